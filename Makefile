@@ -1,0 +1,62 @@
+# `make demo` and `make test` do all their set-up themselves on a Debian-like machine with a Rust toolchain.
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PACKAGES := attr busybox-static bzip2 jq libcap2-bin openssl podman runc skopeo umoci buildah docker-registry \
+	debootstrap uidmap xz-utils zstd xfsprogs btrfs-progs
+
+.PHONY: all setup demo lint test test-long test-real bench dist image
+all: test
+
+# Installs what tests use from Debian, if anything of it is missing.
+setup:
+	@if command -v dpkg-query >/dev/null && ! dpkg-query -W -f='$${Status}\n' $(PACKAGES) 2>/dev/null | \
+		awk '$$3 != "installed" {bad=1} END {exit bad || NR < $(words $(PACKAGES))}'; then \
+		$(SUDO) apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -q --no-install-recommends $(PACKAGES); \
+	fi
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --locked --document-private-items
+
+test: setup
+	$(CARGO) test --locked
+
+# The trackers against a walk over every file: 20,000 generated programs each, and the contract on every kind of file
+# system that can be made here. Takes some hours.
+test-long: setup
+	PROPTEST_CASES=20000 $(CARGO) test --locked --release --lib snapshot::tests::programs
+	$(SUDO) tests/file_systems.sh "$$($(CARGO) test --locked --release --lib --no-run --message-format=json | \
+		jq -r 'select(.profile.test == true and .target.name == "kanna").executable')" 2000
+
+# Package managers, compilers and version control under `--verify-snapshots`: a table says what the snapshot after each of
+# their commands cost. Downloads and installs a gigabyte.
+test-real: setup
+	$(CARGO) test --locked --test it -- --ignored --nocapture real_commands
+
+# Builds an image in a container, pushes it to a registry on this machine, and runs it.
+demo: setup
+	examples/demo/run.sh
+
+# Whole builds beside buildah's, snapshots, the index and hot paths; benches/README.md says what is measured. Takes more than an hour.
+# BENCH has more flags: `make bench BENCH='--workload=copy --repeat=1'`.
+bench: PACKAGES += valgrind
+bench: setup
+	executor="$$(CARGO=$(CARGO) examples/build.sh release executor)" && \
+	harness="$$(CARGO=$(CARGO) examples/build.sh release harness)" && \
+	"$$harness" counts && \
+	"$$harness" index && \
+	$(SUDO) "$$harness" snapshot && \
+	$(SUDO) "$$harness" tracking && \
+	$(SUDO) "$$harness" builds --executor "$$executor" --json target/bench.json --baseline buildah \
+		$(addprefix --builder ,kanna kanna-fanotify kanna-inotify kanna-walk kanna-redo kanna-time buildah) $(BENCH)
+
+# The static binary that is shipped.
+dist:
+	mkdir -p dist
+	cp "$$(CARGO=$(CARGO) examples/build.sh dist executor)" dist/executor
+
+# Our own images, built by kanna, as tarballs in dist/.
+image: setup
+	CARGO=$(CARGO) .ci/images

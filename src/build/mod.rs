@@ -1,0 +1,319 @@
+//! The story: from a Dockerfile to an image.
+//!
+//! Parse, plan (all variables resolved, every step's effect known, what is not supported refused), then stage after stage:
+//! bring the root to the base, run each step, snapshot, write the layer; in the end assemble config and manifest and hand
+//! them to the outputs.
+//!
+//! Not here: flags (`cli`), how any of it is done (the rooms below).
+
+mod base;
+mod check;
+mod clock;
+pub mod copy;
+mod error;
+mod fetching;
+mod kept;
+mod metadata;
+mod named;
+mod place;
+mod plan;
+mod planner;
+mod request;
+mod stage;
+mod steps;
+mod unpacking;
+mod variables;
+
+pub use check::check;
+pub use error::{Error, StepError};
+pub use metadata::{BadValue, DEFAULT_PATH, StageConfig};
+pub use plan::{
+    Action, Base, BaseImage, CopyFrom, CopySource, CopyStep, Files, Image, Plan, RunStep, Stage, Step, Unseen,
+};
+pub use planner::{PlanError, PlanFault, Wishes, is_git, plan};
+pub use request::{ContextSource, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings};
+pub use variables::{GlobalScope, StageScope};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::blobs::BlobStore;
+use crate::context::{self, Context, ignore_file, ignore_file_for};
+use crate::credentials::Keychain;
+use crate::dockerfile::{self, Dockerfile};
+use crate::http::{self, FilePlace};
+use crate::image::{self, Built, Format, ImageConfig};
+use crate::layer::LayerBlob;
+use crate::oci::{Destination, Digest, Platform, Reference};
+use crate::registry::{Client, PushImage, RemoteImage};
+use crate::run::Supervisor;
+use crate::snapshot;
+use crate::sys::Stop;
+use crate::tree::RootIndex;
+use place::{Admitted, Place};
+
+/// Where the program and all that is its own lie in our image.
+const IMAGE_DIR: &str = "/kaniko";
+
+/// Nobody writes one of this size; a server that sends on and on is no server of Dockerfiles.
+const DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What came out of a build.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Digest of the image's manifest.
+    pub digest: Digest,
+}
+
+/// Builds what `request` asks for and hands it to its outputs.
+///
+/// A signal that asks us to end does so soon, whatever is going on, and is then the reason of the error. Nothing but blobs,
+/// all of them whole, is left in the work directory.
+pub fn run(request: &Request) -> Result<Outcome, Error> {
+    let stop = Stop::new();
+    let asked = stop.clone();
+    let supervisor = Supervisor::start(move |_| asked.ask())?;
+    build(request, &supervisor, &stop).map_err(|error| match supervisor.was_stopped() {
+        Some(signal) => {
+            tracing::debug!("what ended first: {error}");
+            Error::Stopped(signal)
+        }
+        None => error,
+    })
+}
+
+fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outcome, Error> {
+    let admitted = Admitted::ask(request, stop)?;
+    let scratch = scratch(&request.work_dir)?;
+    let place = Place::prepare(request, admitted, scratch.path(), stop)?;
+    let context =
+        context::open(&context_source(&request.context), request.context_sub_path.as_deref(), scratch.path(), stop)?;
+    let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
+    let (text, ignore_file) = match &request.dockerfile {
+        FilePlace::Path(path) => (read_dockerfile(&context, path)?, ignore_file_for(&context, path)?),
+        FilePlace::Address(address) => {
+            let text = http.fetch(address, DOCKERFILE_BYTES).map_err(|source| Error::FetchDockerfile { source })?;
+            (text, ignore_file(&context)?)
+        }
+    };
+    let file = dockerfile::parse(&text)?;
+    let keychain =
+        Keychain::new(request.docker_config_files.clone()).with_helper_path(request.credential_helper_path.clone());
+    let client = Client::new(request.registry.clone(), keychain, Arc::clone(&http))?;
+    let mut bases = Bases { client: &client, known: BTreeMap::new() };
+    let platform = request.platform.clone().unwrap_or_else(Platform::host);
+    let plan = plan_request(request, &file, &platform, &mut |reference, platform| bases.find(reference, platform))?;
+    if let Some(format) = request.image_format {
+        see_that_layers_fit(format, &plan)?;
+    }
+    if request.output.push && !request.skip_push_permission_check {
+        check_push_permissions(&request.output, &client)?;
+    }
+
+    place.pre_cleanup(request)?;
+    let mut index = RootIndex::new();
+    snapshot::survey(&place.root, &mut index, &place.ignored)?;
+    let before = request.cleanup.then(|| index.clone());
+    let store = BlobStore::open(&place.blobs)?.until(stop.clone());
+    let named = named::open_all(&request.named_contexts, &plan, &http, scratch.path(), stop)?;
+    let masked = scratch.path().join("masked");
+    fs::create_dir_all(&masked).map_err(|source| Error::WorkDirectory { path: masked.clone(), source })?;
+    let image_root = place.as_image(&masked, stop)?;
+    let world = stage::World {
+        request,
+        plan: &plan,
+        client: &client,
+        http: &http,
+        store: &store,
+        context: &context,
+        ignore_file: ignore_file.as_ref(),
+        named: &named,
+        root: &image_root,
+        mounted_root: &place.root,
+        ignored: &place.ignored,
+        isolated: place.world(),
+        supervisor,
+        scratch: scratch.path(),
+    };
+    let mut builder = stage::Builder::new(world, index);
+    let target = builder.build()?;
+    drop(builder);
+    let layers = match request.image_format {
+        Some(format) => image::with_types_of(format, target.layers)?,
+        None => target.layers,
+    };
+    let built = image::assemble(target.config, layers, target.format, request.annotations.clone(), &store)?;
+    deliver(request, &platform, &built, &bases.images(), &client, &store)?;
+    if let Some(before) = before {
+        place.cleanup(request, &before)?;
+    }
+    Ok(Outcome { digest: built.digest })
+}
+
+/// A directory of the work directory for what nobody needs when the build has ended, however it does.
+fn scratch(work_dir: &Path) -> Result<TempDir, Error> {
+    fs::create_dir_all(work_dir)
+        .and_then(|()| tempfile::Builder::new().prefix("build-").tempdir_in(work_dir))
+        .map_err(|source| Error::WorkDirectory { path: work_dir.to_path_buf(), source })
+}
+
+fn context_source(source: &ContextSource) -> context::Source {
+    match source {
+        ContextSource::Directory(place) => context::Source::Directory(place.clone()),
+        ContextSource::Tar(file) => context::Source::Tar(file.clone()),
+        ContextSource::TarStdin => context::Source::TarStdin,
+    }
+}
+
+/// Plans what `request` asks for, and tells of build arguments that nothing takes.
+fn plan_request<I: Image>(
+    request: &Request,
+    file: &Dockerfile,
+    platform: &Platform,
+    find: &mut planner::Find<'_, I>,
+) -> Result<Plan<I>, Error> {
+    let build_args: Vec<(String, String)> =
+        request.build_args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    let wishes = Wishes {
+        build_args: &build_args,
+        target: request.target.as_deref(),
+        platform,
+        contexts: &request.named_contexts,
+    };
+    let plan = plan(file, &wishes, find)?;
+    if !plan.unused_args.is_empty() {
+        tracing::warn!("[Warning] One or more build-args [{}] were not consumed", plan.unused_args.join(" "));
+    }
+    Ok(plan)
+}
+
+/// Layers of a base that the format asked for cannot name are found before the work, not after it.
+fn see_that_layers_fit(format: Format, plan: &Plan) -> Result<(), Error> {
+    for stage in plan.needed() {
+        if let Base::Image(image) = &stage.base {
+            for layer in &image.layers {
+                format.layer_type(&layer.descriptor.media_type)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A path on this machine, else one in the context (kaniko's order).
+fn read_dockerfile(context: &Context, path: &Path) -> Result<Vec<u8>, Error> {
+    match fs::read(path) {
+        Ok(text) => return Ok(text),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(source) => return Err(Error::ReadDockerfile { path: path.to_path_buf(), source }),
+    }
+    match context.read_file(path)? {
+        Some(text) => Ok(text),
+        None => Err(Error::NoDockerfile { path: path.to_path_buf() }),
+    }
+}
+
+/// The images that a build begins with, each asked for once.
+struct Bases<'a> {
+    client: &'a Client,
+    known: BTreeMap<(String, String), Rc<BaseImage>>,
+}
+
+impl Bases<'_> {
+    fn find(
+        &mut self,
+        reference: &Reference,
+        wanted: &Platform,
+    ) -> Result<Rc<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
+        let key = (reference.to_string(), wanted.to_string());
+        if let Some(known) = self.known.get(&key) {
+            tracing::info!("Returning cached image manifest");
+            return Ok(Rc::clone(known));
+        }
+        let remote = self.client.pull_image(reference, wanted)?;
+        let config = ImageConfig::parse(&remote.config, &reference.to_string(), remote.manifest.layers.len())?;
+        // an index has been asked for the platform; an image that stands alone is whatever it is
+        if let Some(found) = config.platform().filter(|found| wanted.rank(found).is_none()) {
+            tracing::warn!("Base image {reference} is for {found}, and not for {wanted} as this build wants it");
+        }
+        let layers = remote
+            .manifest
+            .layers
+            .iter()
+            .zip(&config.rootfs.diff_ids)
+            .map(|(descriptor, diff_id)| LayerBlob { descriptor: descriptor.clone(), diff_id: *diff_id })
+            .collect();
+        let base = Rc::new(BaseImage { remote, config, layers });
+        self.known.insert(key, Rc::clone(&base));
+        Ok(base)
+    }
+
+    fn images(&self) -> Vec<RemoteImage> {
+        self.known.values().map(|base| base.remote.clone()).collect()
+    }
+}
+
+/// Asks once per repository.
+fn check_push_permissions(output: &Output, client: &Client) -> Result<(), Error> {
+    let mut asked = BTreeSet::new();
+    for destination in &output.destinations {
+        if asked.insert(destination.repository()) {
+            client
+                .check_push(destination.reference())
+                .map_err(|source| Error::PushCheck { destination: destination.reference().clone(), source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the image to every output that was asked for.
+fn deliver(
+    request: &Request,
+    platform: &Platform,
+    built: &Built,
+    sources: &[RemoteImage],
+    client: &Client,
+    store: &BlobStore,
+) -> Result<(), Error> {
+    let output = &request.output;
+    if output.tarball.is_some() || output.oci_layout.is_some() {
+        for source in sources {
+            let wanted: Vec<_> = source
+                .manifest
+                .layers
+                .iter()
+                .filter(|layer| built.manifest.layers.iter().any(|ours| ours.digest == layer.digest))
+                .cloned()
+                .collect();
+            client.fetch_blobs(source, &wanted, store, &*request.listeners.downloads)?;
+        }
+    }
+    if let Some(path) = &output.tarball {
+        image::write_tarball(built, &output.destinations, store, path)?;
+    }
+    if let Some(path) = &output.oci_layout {
+        let tag = output.destinations.first().map_or("latest", Destination::tag);
+        image::write_layout(built, platform, tag, store, path)?;
+    }
+    if !output.push {
+        tracing::info!("Skipping push to container registry due to --no-push flag");
+        return Ok(());
+    }
+    let push = PushImage {
+        manifest: &built.manifest_bytes,
+        media_type: built.media_type(),
+        manifest_struct: &built.manifest,
+        sources,
+    };
+    for destination in &output.destinations {
+        client
+            .push_image(destination.reference(), &push, store, &*request.listeners.pushes)
+            .map_err(|source| Error::Push { destination: destination.reference().clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! One step executed on the root: what did it change?
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use tempfile::TempPath;
+
+use super::copy::{self, CopyRequest, Origin, SourceItem};
+use super::error::StepError;
+use super::kept::Tree;
+use super::plan::{CopyFrom, CopySource, CopyStep, Files, RunStep};
+use super::stage::{Builder, World};
+use crate::http::Download;
+use crate::rootfs::mounts::{MountWatch, MountsSince};
+use crate::rootfs::users::{self, lookup_owner, read_account_files};
+use crate::rootfs::{Root, User};
+use crate::run::{self, Exit, Stdin};
+use crate::snapshot::{self, LostTrack, SnapshotMode, Tracker, Watching};
+use crate::tree::{Changeset, ImagePath, Timestamp};
+
+/// BuildKit's name for a file whose URL has none.
+const UNNAMED: &[u8] = b"__unnamed__";
+
+/// Where isolated commands find their script: no path of an image.
+const ISOLATED_SCRIPT: &str = "/dev/pipes/here-document";
+
+impl Builder<'_> {
+    pub(super) fn copy(&mut self, step: &CopyStep) -> Result<Changeset, StepError> {
+        let owner = match &step.owner {
+            None => None,
+            Some(owner) => {
+                let (passwd, group) = read_account_files(self.world.root)?;
+                Some(lookup_owner(owner, &passwd, &group)?)
+            }
+        };
+        let image;
+        let origin = match &step.from {
+            CopyFrom::Context => Origin::Context { root: self.world.context.root(), ignore: self.world.ignore_file },
+            CopyFrom::Named(number) => {
+                let files = self.world.named.get(number).expect("those that the plan uses are open");
+                Origin::Context { root: files.context.root(), ignore: files.ignore_file.as_ref() }
+            }
+            CopyFrom::Stage(number) => match self.world.plan.files_of(*number) {
+                Files::OfStage(of) => tree(&self.kept[&of]),
+                Files::OfImage(base) => {
+                    image = self.unpack_image(base)?;
+                    tree(&image)
+                }
+                Files::None => Origin::None,
+            },
+            CopyFrom::Image(base) => {
+                image = self.unpack_image(base)?;
+                tree(&image)
+            }
+        };
+        let downloads = self.downloads(step)?;
+        let mut downloaded = downloads.iter();
+        let sources = step
+            .sources
+            .iter()
+            .map(|source| match source {
+                CopySource::Path(path) => SourceItem::Path(path.clone().into_bytes()),
+                CopySource::Url { address, .. } => {
+                    let download = downloaded.next().expect("every URL was fetched, in order");
+                    SourceItem::Download {
+                        name: address.file_name().unwrap_or_else(|| UNNAMED.to_vec()),
+                        place: download.place(),
+                        mtime: download.last_modified.unwrap_or(Timestamp::EPOCH),
+                    }
+                }
+                CopySource::Inline { name, content } => {
+                    SourceItem::Heredoc { name: name.clone().into_bytes(), bytes: content.as_bytes() }
+                }
+            })
+            .collect();
+        let request = CopyRequest {
+            origin,
+            sources,
+            destination: step.destination.clone().into_bytes(),
+            workdir: &step.working_directory,
+            owner,
+            mode: step.mode.clone(),
+            unpack: step.unpack,
+            link: step.link,
+            parents: step.parents,
+            excludes: step.exclude.clone(),
+            now: self.now(),
+        };
+        let threads = self.world.request.threads.get();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|source| StepError::Threads { count: threads, source })?;
+        let (root, index, ignored) = (self.world.root, &mut self.index, self.world.ignored);
+        Ok(pool.install(|| copy::copy(&request, root, index, ignored))?)
+    }
+
+    /// Fetches the URLs among the sources, in order.
+    fn downloads(&self, step: &CopyStep) -> Result<Vec<Download>, StepError> {
+        let mut downloads = Vec::new();
+        for source in &step.sources {
+            if let CopySource::Url { address, checksum } = source {
+                tracing::info!("Downloading {address}");
+                downloads.push(self.world.http.download(address, *checksum, self.world.scratch)?);
+            }
+        }
+        Ok(downloads)
+    }
+
+    /// Runs a command; `wants_layer` says whether somebody wants to know of its changes what the snapshot mode tells.
+    pub(super) fn run(&mut self, step: &RunStep, wants_layer: bool) -> Result<Changeset, StepError> {
+        let user = self.user(&step.user)?;
+        self.warn_of_readable_credentials(&user);
+        self.warn_of_unrecorded(&step.directory);
+        let mut environment: Vec<(Vec<u8>, Vec<u8>)> = step
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()))
+            .collect();
+        if !environment.iter().any(|(name, _)| name == b"HOME") {
+            environment.push((b"HOME".to_vec(), user.home.clone()));
+        }
+        let mut words: Vec<Vec<u8>> = step.words.iter().map(|word| word.clone().into_bytes()).collect();
+        let script = step.script.as_ref().map(|script| self.world.write_script(script.content.as_bytes())).transpose();
+        let script = script.map_err(StepError::Script)?;
+        if let Some(script) = &script {
+            let path = shlex::bytes::try_quote(script.seen_at.as_bytes());
+            words.pop();
+            words.push(path.expect("a path holds no NUL").into_owned());
+        }
+        // the machine's own directories: commands write into these, and not into what lies beside the root for the image
+        let watching = self.tracker.arm(self.world.mounted_root, &self.index, self.world.ignored);
+        make_start_directory(self.world.mounted_root, &step.directory)?;
+        let command = run::Command {
+            arguments: words,
+            environment,
+            directory: step.directory.clone(),
+            user,
+            stdin: Stdin::Empty,
+        };
+        let (exit, mounts) = self.world.execute(&command, script)?;
+        match exit {
+            Exit::Code(0) => {}
+            Exit::Code(code) => return Err(StepError::ExitCode(code)),
+            Exit::Signal(signal) => return Err(StepError::Signal(signal)),
+        }
+        tracing::info!("Taking snapshot of full filesystem...");
+        let mode = match self.world.request.snapshot.single || !wants_layer {
+            // the one layer in the end compares with the state before, and must miss nothing; nor must who copies from here
+            true => SnapshotMode::Full,
+            false => self.world.request.snapshot.mode,
+        };
+        let mut collected = watching.collect(&self.index, self.world.ignored);
+        if mounts == MountsSince::Changed {
+            collected = collected.walk_because(LostTrack::MountsChanged);
+        }
+        self.ctime = self.ctime.and(collected.ctime);
+        let take = match self.world.request.snapshot.verify {
+            true => snapshot::take_verified,
+            false => snapshot::take,
+        };
+        let threads = self.world.request.threads.get();
+        let taken = take(collected, mode, self.world.root, &mut self.index, self.world.ignored, threads)?;
+        tracing::info!("{}", taken.summary(&self.index));
+        Ok(taken.changeset)
+    }
+
+    /// Our memory is closed to commands, but a mounted file is as open as its mode says; once per build.
+    fn warn_of_readable_credentials(&mut self, user: &User) {
+        let readable = |file: &&PathBuf| {
+            run::can_read(user, file).unwrap_or_else(|error| {
+                tracing::debug!("find out who can read {}: {error}", file.display());
+                false
+            })
+        };
+        if let Some(file) = self.credential_files.iter().find(readable) {
+            tracing::warn!(
+                "RUN can read the registry credentials in {}: build only what you trust, or with credentials that may do \
+                 no harm",
+                file.display()
+            );
+            self.credential_files.clear();
+        }
+    }
+
+    /// A command that works where the context or a volume lies may mean to make files of the image; once per directory.
+    fn warn_of_unrecorded(&mut self, directory: &ImagePath) {
+        if self.world.ignored.is_untouchable(directory) && self.unrecorded.insert(directory.clone()) {
+            tracing::warn!(
+                "RUN works in {directory}, where a volume or the build context is: what it writes there is in no layer"
+            );
+        }
+    }
+
+    pub(super) fn user(&self, spec: &str) -> Result<User, StepError> {
+        let (passwd, group) = read_account_files(self.world.root)?;
+        Ok(users::resolve(spec, &passwd, &group)?)
+    }
+}
+
+impl World<'_> {
+    /// Runs a command where commands run here. Says whether it changed the mounts: nobody else sees those that it makes in
+    /// namespaces of its own, which are gone when it is.
+    fn execute(&self, command: &run::Command, script: Option<Script>) -> Result<(Exit, MountsSince), StepError> {
+        let supervisor = self.supervisor;
+        if let Some(world) = self.isolated {
+            let scripts: Vec<_> =
+                script.iter().map(|script| (script.seen_at.clone(), script.file.to_path_buf())).collect();
+            return Ok((run::run_isolated(command, world, &scripts, supervisor)?, MountsSince::Same));
+        }
+        let mounts = MountWatch::begin().map_err(StepError::Mounts)?;
+        let exit = run::run(command, self.mounted_root, supervisor)?;
+        Ok((exit, mounts.end(self.ignored)?))
+    }
+
+    /// A file that the command's user can execute; its name, which the command sees, is always the same.
+    fn write_script(&self, content: &[u8]) -> std::io::Result<Script> {
+        let (directory, seen_at) = match self.isolated {
+            None => (self.request.work_dir.as_path(), None),
+            Some(_) => (self.scratch, Some(ISOLATED_SCRIPT)),
+        };
+        let file = TempPath::try_from_path(directory.join("here-document"))?;
+        fs::write(&file, content)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        let seen_at = ImagePath::clean(seen_at.map_or(file.as_os_str().as_encoded_bytes(), str::as_bytes));
+        Ok(Script { file, seen_at })
+    }
+}
+
+/// A here-document with an interpreter, while its command runs.
+struct Script {
+    file: TempPath,
+    /// Where commands find it.
+    seen_at: ImagePath,
+}
+
+/// A working directory that an earlier RUN removed is made again, as BuildKit does; the snapshot finds it.
+fn make_start_directory(root: &Root, path: &ImagePath) -> Result<(), StepError> {
+    let resolved = root.resolve(path, true)?;
+    let mut directory = root.directory(&ImagePath::root())?;
+    for name in resolved.components() {
+        if directory.stat(name)?.is_none() {
+            directory.create_directory(name)?.set_mode(b".", 0o755)?;
+        }
+        directory = directory.directory(name)?;
+    }
+    Ok(())
+}
+
+fn tree(tree: &Tree) -> Origin<'_> {
+    Origin::Tree { root: &tree.root, index: Some(&tree.index) }
+}

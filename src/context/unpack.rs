@@ -1,0 +1,64 @@
+//! Unpacking a context that travels as a tar, and looking through compression.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::sys::{Errno, Stop, event};
+
+/// Bytes of the longest magic number that [`decompress`] looks for.
+const MAGIC_BYTES: usize = 6;
+
+/// How often we look whether we are asked to end, while nothing comes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Unpacks the tar in `file`, which may be a pipe, into the directory `place`, which is made. Owners are not kept: COPY
+/// ignores them.
+pub(super) fn unpack(file: File, place: &Path, stop: &Stop) -> io::Result<()> {
+    let mut stream = BufReader::new(UntilStopped { file, stop });
+    if stream.fill_buf()?.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "there is nothing in it"));
+    }
+    std::fs::create_dir_all(place)?;
+    let mut archive = tar::Archive::new(decompress(stream)?);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_mtime(true);
+    archive.set_overwrite(true);
+    archive.unpack(place)
+}
+
+/// A file, perhaps a pipe that somebody fills slowly or never.
+struct UntilStopped<'a> {
+    file: File,
+    stop: &'a Stop,
+}
+
+impl Read for UntilStopped<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let interval = event::Timespec::try_from(LOOK_INTERVAL).ok();
+        loop {
+            self.stop.check()?;
+            match event::poll(&mut [event::PollFd::new(&self.file, event::PollFlags::IN)], interval.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return self.file.read(buffer),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// The plain bytes of `stream`, which may be compressed with gzip, bzip2, xz or zstd; its first bytes tell how.
+pub fn decompress<'a>(mut stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    stream.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
+    let start = io::Cursor::new(magic.clone());
+    let stream = BufReader::new(start.chain(stream));
+    Ok(match &*magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0x00] => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(stream)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(stream)?),
+        _ => Box::new(stream),
+    })
+}

@@ -1,0 +1,101 @@
+//! gzip in parallel, with the same bytes whatever the number of threads.
+//!
+//! The tar is cut at fixed places and every piece becomes a gzip member of its own. RFC 1952 (2.2) says that members
+//! one after the other are one file; Go's compress/gzip (containerd, docker, podman, skopeo, umoci), pigz and GNU gzip
+//! all read them so.
+//!
+//! Measured on tars of a Debian 12 (2 cores x86-64, CPU time of one thread): size in MiB, and MiB of tar per second.
+//!
+//! | tar, MiB                 | members 1 | members 2 | members 4 | members 5 | **members 6** | zlib-rs 3 | zlib-rs 6 |
+//! | ------------------------ | --------- | --------- | --------- | --------- | ------------- | --------- | --------- |
+//! | `/usr/share/doc`, 110    | 62.8, 193 | 62.2, 147 | 61.7, 139 | 61.5, 132 | 61.4, 121     | 62.4, 76  | 61.6, 63  |
+//! | shared libraries, 256    | 94.8, 209 | 90.1, 161 | 88.8, 145 | 86.8, 124 | 86.2, 100     | 92.8, 95  | 89.8, 67  |
+//! | `/usr/lib/node_modules`, 14 | 3.54, 282 | 3.42, 217 | 3.29, 186 | 3.22, 160 | 3.19, 127  | 3.41, 141 | 3.20, 82  |
+//! | `/usr/lib/python3`, 44   | 14.0, 234 | 13.6, 181 | 13.2, 155 | 12.9, 135 | 12.8, 110     | 13.7, 112 | 13.1, 73  |
+//!
+//! Members are libdeflate's, of 1 MiB each. zlib-rs wrote one stream; cut into blocks of 128 KiB that share a dictionary, as
+//! pigz does it, it gave the same sizes and speeds within 2%. The default must not be larger than zlib's level 6 over
+//! the whole stream, which is what kaniko writes: 6 is the lowest level that holds on every row (5 loses 0.6% on the
+//! third), at 1.5 to 1.9 times the speed.
+
+use libdeflater::{CompressionError, CompressionLvl, Compressor};
+
+/// Bytes of tar in one gzip member. A member starts with an empty window of 32 KiB, so small members cost size; large
+/// ones cost memory, one block and its compressed form for each thread.
+pub(super) const BLOCK_BYTES: usize = 1024 * 1024;
+
+/// How hard to compress, as `--compression-level` says it: -1 for the default, 0 (not at all) to 9 (smallest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level(i8);
+
+/// A number that is no compression level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("compression level {0} is not between -1 and 9")]
+pub struct BadLevel(pub i32);
+
+/// libdeflate's level for -1: see the table above.
+const DEFAULT: i8 = 6;
+
+impl Level {
+    /// Takes kaniko's spelling, -1 to 9.
+    pub fn from_flag(level: i32) -> Result<Level, BadLevel> {
+        i8::try_from(level).ok().filter(|level| (-1..=9).contains(level)).map(Level).ok_or(BadLevel(level))
+    }
+
+    fn libdeflate(self) -> CompressionLvl {
+        let level = if self.0 < 0 { DEFAULT } else { self.0 };
+        CompressionLvl::new(level.into()).expect("libdeflate knows 0 to 12")
+    }
+}
+
+impl Default for Level {
+    fn default() -> Level {
+        Level(-1)
+    }
+}
+
+/// Makes gzip members; one per thread.
+pub(super) struct Members(Compressor);
+
+impl Members {
+    pub(super) fn new(level: Level) -> Members {
+        Members(Compressor::new(level.libdeflate()))
+    }
+
+    /// `block` as one gzip member.
+    pub(super) fn compress(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut member = vec![0; self.0.gzip_compress_bound(block.len())];
+        let length = match self.0.gzip_compress(block, &mut member) {
+            Ok(length) => length,
+            Err(CompressionError::InsufficientSpace) => unreachable!("the bound is an upper bound"),
+        };
+        member.truncate(length);
+        member
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn levels() {
+        for (given, fine) in [(-2, false), (-1, true), (0, true), (9, true), (10, false), (1000, false)] {
+            assert_eq!(Level::from_flag(given).is_ok(), fine, "{given}");
+        }
+        assert_eq!(Level::from_flag(-1), Ok(Level::default()));
+    }
+
+    #[test]
+    fn members_are_one_stream() {
+        let text: Vec<u8> = (0..100_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
+        for level in -1..=9 {
+            let mut members = Members::new(Level::from_flag(level).expect("a level"));
+            let packed: Vec<u8> = text.chunks(65_536).flat_map(|piece| members.compress(piece)).collect();
+            let mut unpacked = Vec::new();
+            flate2::read::MultiGzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
+            assert!(unpacked == text, "level {level}");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Changeset to blob: read ahead, tar, hash, compress, hash, store, each on threads of its own.
+//!
+//! ```text
+//! readers ──> tar ──┬──> diff ID
+//!  (small files)    └──> compressors ──> blob store (digest)
+//! ```
+//!
+//! Order never depends on timing: whoever works in parallel leaves the result in a slot that was queued in order.
+//! All queues are bounded, so memory does not grow with files or layers.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Error;
+use super::gzip::{self, Level, Members};
+use super::header::{self, Member};
+use crate::blobs::{BlobStore, BlobWriter};
+use crate::oci::{Descriptor, DiffId, Sha256Stream, media_type};
+use crate::rootfs::{Directory, Root};
+use crate::tree::{Change, Changeset, ImagePath, Kind, Node, Timestamp};
+
+/// Files up to this size are read ahead by other threads; larger ones stream through the tar thread.
+const READ_AHEAD_BYTES: u64 = 64 * 1024;
+/// Files in flight between readers and tar: with the size above, 4 MiB.
+const READ_AHEAD_FILES: usize = 64;
+/// More readers only wait for each other in the kernel.
+const MOST_READERS: usize = 4;
+/// Each costs a block and its compressed form, 2 MiB, in work and as much in the queue: 32 MiB in all.
+const MOST_COMPRESSORS: usize = 8;
+/// Two blocks of zeros end a tar.
+const END_BYTES: usize = 2 * header::BLOCK_BYTES;
+
+/// A layer that was written: its blob is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The blob as a manifest lists it.
+    pub descriptor: Descriptor,
+    /// The tar as an image config lists it.
+    pub diff_id: DiffId,
+}
+
+/// Whose media types an image uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Docker's image manifest, version 2, schema 2.
+    Docker,
+    /// The OCI image spec.
+    Oci,
+}
+
+impl Format {
+    fn gzip_media_type(self) -> &'static str {
+        match self {
+            Format::Docker => media_type::DOCKER_LAYER_GZIP,
+            Format::Oci => media_type::OCI_LAYER_GZIP,
+        }
+    }
+}
+
+/// How a layer is to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteOptions {
+    /// Whose media type the layer gets.
+    pub format: Format,
+    /// How hard to compress.
+    pub level: Level,
+    /// Which modification times the layer shows.
+    pub times: Times,
+    /// Threads that compress, at most eight of them; the bytes do not depend on it.
+    pub threads: NonZeroUsize,
+}
+
+/// Which modification times a layer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// Those of the files.
+    AsTheyAre,
+    /// Those of the files, but none later than this (SOURCE_DATE_EPOCH).
+    ClampedTo(Timestamp),
+    /// This one for everything (`--reproducible`).
+    All(Timestamp),
+}
+
+impl Times {
+    fn of(self, node: &Node) -> Timestamp {
+        match self {
+            Times::AsTheyAre => node.mtime,
+            Times::ClampedTo(latest) => node.mtime.min(latest),
+            Times::All(time) => time,
+        }
+    }
+
+    /// A whiteout has no time of its own.
+    fn of_whiteout(self) -> Timestamp {
+        match self {
+            Times::AsTheyAre | Times::ClampedTo(_) => Timestamp::EPOCH,
+            Times::All(time) => time,
+        }
+    }
+}
+
+/// Writes what `changeset` says of `root` as one layer into `store`. Files must not change meanwhile: one that
+/// vanished or has another size than the changeset says is an error.
+pub fn write(changeset: &Changeset, root: &Root, store: &BlobStore, options: &WriteOptions) -> Result<Layer, Error> {
+    let mut blob = store.writer()?;
+    let compressors = options.threads.get().min(MOST_COMPRESSORS);
+    let diff_id = thread::scope(|scope| {
+        let (to_hash, hash) = bounded(2);
+        let (to_compress, compress) = bounded::<Work>(compressors);
+        let (to_store, store) = bounded(compressors);
+        let (to_read, read) = bounded::<Reading<'_>>(READ_AHEAD_FILES);
+        let (to_tar, ready) = bounded(READ_AHEAD_FILES);
+        for _ in 0..compressors {
+            let compress = compress.clone();
+            scope.spawn(move || compress_blocks(&compress, options.level));
+        }
+        for _ in 0..options.threads.get().min(MOST_READERS) {
+            let read = read.clone();
+            scope.spawn(move || read_files(&read, root));
+        }
+        drop((compress, read));
+        let hasher = scope.spawn(move || hash_blocks(&hash));
+        let blob = &mut blob;
+        let storer = scope.spawn(move || store_blocks(&store, blob));
+        scope.spawn(move || queue_entries(changeset, &to_read, &to_tar));
+        let blocks = Blocks { current: Vec::with_capacity(gzip::BLOCK_BYTES), to_hash, to_compress, to_store };
+        let written = write_tar(&ready, root, options.times, blocks);
+        drop(ready);
+        // the store's own trouble first: it is why the queue behind the tar was closed
+        storer.join().expect("no panic while storing")?;
+        written?;
+        Ok::<_, Error>(hasher.join().expect("no panic while hashing"))
+    })?;
+    let (digest, size) = blob.finish()?;
+    Ok(Layer { descriptor: Descriptor::new(options.format.gzip_media_type(), digest, size), diff_id })
+}
+
+/// A block of tar and the slot for its gzip member.
+type Work = (Arc<Vec<u8>>, Sender<Vec<u8>>);
+
+/// A file to read ahead and the slot for its bytes.
+struct Reading<'a> {
+    path: &'a ImagePath,
+    size: u64,
+    slot: Sender<Result<Vec<u8>, Error>>,
+}
+
+/// One entry of the changeset, with the slot where its content will be if it is read ahead.
+struct Entry<'a> {
+    path: &'a ImagePath,
+    change: &'a Change,
+    content: Option<Receiver<Result<Vec<u8>, Error>>>,
+}
+
+fn queue_entries<'a>(changeset: &'a Changeset, to_read: &Sender<Reading<'a>>, to_tar: &Sender<Entry<'a>>) {
+    for (path, change) in changeset.iter() {
+        let content = match change {
+            Change::Added(Node { kind: Kind::File { size, .. }, .. })
+            | Change::Modified(Node { kind: Kind::File { size, .. }, .. })
+                if (1..=READ_AHEAD_BYTES).contains(size) =>
+            {
+                let (slot, content) = bounded(1);
+                if to_read.send(Reading { path, size: *size, slot }).is_err() {
+                    return;
+                }
+                Some(content)
+            }
+            _ => None,
+        };
+        if to_tar.send(Entry { path, change, content }).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_files(read: &Receiver<Reading<'_>>, root: &Root) {
+    let mut opener = Opener { root, last: None };
+    for Reading { path, size, slot } in read {
+        // the tar thread hung up: it has an error of its own
+        let _ = slot.send(opener.open(path).and_then(|file| read_whole(&file, path, size)));
+    }
+}
+
+/// Reads a small file. One call tells, where nothing is amiss: it gives `size` bytes although there was room for more.
+fn read_whole(file: &File, path: &ImagePath, size: u64) -> Result<Vec<u8>, Error> {
+    let mut content = vec![0; size as usize + 1];
+    let first = read_some(file, &mut content);
+    if !matches!(first, Ok(read) if read as u64 == size) {
+        check_regular(file, path)?;
+    }
+    let failed = |source| Error::File { action: "read", path: path.clone(), source };
+    let mut filled = first.map_err(failed)?;
+    while filled as u64 != size && filled < content.len() {
+        match read_some(file, &mut content[filled..]).map_err(failed)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    content.truncate(filled);
+    same_size(path, size, filled as u64).map(|()| content)
+}
+
+fn read_some(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens files that mostly follow each other in one directory.
+struct Opener<'a> {
+    root: &'a Root,
+    last: Option<Directory>,
+}
+
+impl Opener<'_> {
+    /// Opens the file at `path`.
+    fn open(&mut self, path: &ImagePath) -> Result<File, Error> {
+        let parent = path.parent().unwrap_or_else(ImagePath::root);
+        if self.root.masks(path)? {
+            return Ok(self.root.open_file(path)?);
+        }
+        let directory = match self.last.take() {
+            Some(last) if *last.path() == parent => last,
+            _ => self.root.directory(&parent)?,
+        };
+        Ok(self.last.insert(directory).open_file(path.file_name())?)
+    }
+}
+
+fn check_regular(file: &File, path: &ImagePath) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
+    if metadata.is_file() { Ok(()) } else { Err(Error::NoFile { path: path.clone() }) }
+}
+
+fn same_size(path: &ImagePath, expected: u64, found: u64) -> Result<(), Error> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::FileChanged { path: path.clone(), expected, found })
+}
+
+/// The tar stream, cut into blocks of fixed size.
+struct Blocks {
+    current: Vec<u8>,
+    to_hash: Sender<Arc<Vec<u8>>>,
+    to_compress: Sender<Work>,
+    to_store: Sender<Receiver<Vec<u8>>>,
+}
+
+/// The threads behind the tar have stopped, and have the reason.
+struct HungUp;
+
+impl From<HungUp> for Error {
+    fn from(_: HungUp) -> Error {
+        Error::Stopped
+    }
+}
+
+impl Blocks {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), HungUp> {
+        while !bytes.is_empty() {
+            let fits = bytes.len().min(gzip::BLOCK_BYTES - self.current.len());
+            self.current.extend_from_slice(&bytes[..fits]);
+            bytes = &bytes[fits..];
+            self.send_if_full()?;
+        }
+        Ok(())
+    }
+
+    /// Reads up to `most` bytes from `file` straight into the current block.
+    fn read_from(&mut self, file: &mut File, most: u64) -> Result<io::Result<u64>, HungUp> {
+        let room = (gzip::BLOCK_BYTES - self.current.len()) as u64;
+        let read = file.take(most.min(room)).read_to_end(&mut self.current);
+        self.send_if_full()?;
+        Ok(read.map(|read| read as u64))
+    }
+
+    fn pad(&mut self, content_bytes: u64) -> Result<(), HungUp> {
+        let rest = (content_bytes % header::BLOCK_BYTES as u64) as usize;
+        if rest == 0 { Ok(()) } else { self.write(&[0; header::BLOCK_BYTES][rest..]) }
+    }
+
+    fn send_if_full(&mut self) -> Result<(), HungUp> {
+        if self.current.len() < gzip::BLOCK_BYTES { Ok(()) } else { self.send() }
+    }
+
+    fn send(&mut self) -> Result<(), HungUp> {
+        let next = Vec::with_capacity(gzip::BLOCK_BYTES);
+        let block = Arc::new(std::mem::replace(&mut self.current, next));
+        let (slot, member) = bounded(1);
+        self.to_store.send(member).map_err(|_| HungUp)?;
+        self.to_hash.send(Arc::clone(&block)).map_err(|_| HungUp)?;
+        self.to_compress.send((block, slot)).map_err(|_| HungUp)
+    }
+
+    fn finish(mut self) -> Result<(), HungUp> {
+        self.write(&[0; END_BYTES])?;
+        if self.current.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+fn write_tar(ready: &Receiver<Entry<'_>>, root: &Root, times: Times, mut blocks: Blocks) -> Result<(), Error> {
+    let mut opener = Opener { root, last: None };
+    for Entry { path, change, content } in ready {
+        // the image spec would allow `./`, but BuildKit writes no such entry and containerd passes over it: an engine makes `/`
+        if path.is_root() {
+            continue;
+        }
+        let (member, mtime) = match change {
+            Change::Added(node) | Change::Modified(node) | Change::Parent(node) => (Member::Node(node), times.of(node)),
+            Change::Link { first, node } => (Member::Link { first, node }, times.of(node)),
+            Change::Removed => (Member::Whiteout, times.of_whiteout()),
+        };
+        if !matches!(change, Change::Removed) && path.file_name().starts_with(header::WHITEOUT_PREFIX) {
+            // BuildKit, too, writes it: there is no way to spell such a name
+            tracing::warn!("{path} begins with .wh.: whoever reads the layer will take it for a removal");
+        }
+        let Some(header) = header::encode(path, &member, mtime) else { continue };
+        blocks.write(&header)?;
+        let Member::Node(&Node { kind: Kind::File { size, .. }, .. }) = member else { continue };
+        match content {
+            Some(content) => blocks.write(&content.recv().map_err(|_| HungUp)??)?,
+            None if size > 0 => stream_file(path, size, opener.open(path)?, &mut blocks)?,
+            None => {}
+        }
+        blocks.pad(size)?;
+    }
+    Ok(blocks.finish()?)
+}
+
+fn stream_file(path: &ImagePath, size: u64, mut file: File, blocks: &mut Blocks) -> Result<(), Error> {
+    check_regular(&file, path)?;
+    let failed = |source| Error::File { action: "read", path: path.clone(), source };
+    let mut passed = 0;
+    while passed < size {
+        let read = blocks.read_from(&mut file, size - passed)?.map_err(failed)?;
+        if read == 0 {
+            return same_size(path, size, passed);
+        }
+        passed += read;
+    }
+    let beyond = file.read(&mut [0]).map_err(failed)?;
+    same_size(path, size, size + beyond as u64)
+}
+
+fn hash_blocks(blocks: &Receiver<Arc<Vec<u8>>>) -> DiffId {
+    let mut passed = Sha256Stream::new();
+    for block in blocks {
+        passed.update(&block);
+    }
+    passed.finish().into()
+}
+
+fn compress_blocks(work: &Receiver<Work>, level: Level) {
+    let mut members = Members::new(level);
+    for (block, slot) in work {
+        // the store hung up: it has an error of its own
+        let _ = slot.send(members.compress(&block));
+    }
+}
+
+fn store_blocks(members: &Receiver<Receiver<Vec<u8>>>, blob: &mut BlobWriter) -> Result<(), Error> {
+    for member in members {
+        // a slot without a sender: the tar ended early, and has the reason
+        let Ok(member) = member.recv() else { return Ok(()) };
+        blob.write_all(&member).map_err(|source| blob.error("write", source))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! From a name to a manifest and a config.
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Response};
+use serde::Deserialize;
+
+use super::endpoint::{Access, Place};
+use super::error::{Error, Fault};
+use super::transport::{Ask, Body, Session, Transport, pause};
+use crate::blobs;
+use crate::http::{self, chain, read_limited};
+use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
+
+/// What registries accept at most (distribution spec, "Pushing Manifests").
+const MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
+/// Configs of real images have kilobytes; one with 127 layers and long histories stays far below this.
+const CONFIG_BYTES: u64 = 16 * 1024 * 1024;
+/// An index of indexes is allowed; nobody nests deeper.
+const NESTING: u32 = 3;
+/// docker and BuildKit file attestations in an index under this annotation.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
+const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// An image that a registry has.
+#[derive(Debug, Clone)]
+pub struct RemoteImage {
+    /// The name that it was asked for by.
+    pub reference: Reference,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The manifest as it came.
+    pub manifest_bytes: Vec<u8>,
+    /// What the manifest is.
+    pub media_type: String,
+    /// Digest of the image's manifest.
+    pub manifest_digest: Digest,
+    /// Digest of what the name stands for: the index's, where it is one.
+    pub resolved_digest: Digest,
+    /// The config, JSON.
+    pub config: Vec<u8>,
+    pub(super) place: Place,
+}
+
+impl RemoteImage {
+    /// The registry that had the image: a mirror, perhaps.
+    pub fn registry(&self) -> &str {
+        &self.place.registry
+    }
+
+    /// The repository in that registry.
+    pub fn repository(&self) -> &str {
+        &self.place.repository
+    }
+}
+
+pub(super) async fn image(
+    transport: &Transport,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<RemoteImage, Error> {
+    let mut places = Place::candidates(reference, &transport.settings)?.into_iter().peekable();
+    loop {
+        let place = places.next().expect("candidates are never empty, and the last one returns");
+        let last = places.peek().is_none();
+        tracing::info!("Retrieving image {reference} from registry {}", place.registry);
+        let tried = async {
+            let session = transport.session(&place, Access::Pull, last).await?;
+            image_from(&session, reference, platform).await
+        };
+        match tried.await {
+            Err(error) if !last => {
+                tracing::warn!("{}; trying the next registry", chain(&error));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn image_from(session: &Session<'_>, reference: &Reference, platform: &Platform) -> Result<RemoteImage, Error> {
+    let image = reference.to_string();
+    let asked = (reference.digest().map(str::parse::<Digest>).transpose())
+        .map_err(|source| Error::Digest { image: image.clone(), source })?;
+    let name = asked.map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), |digest| digest.to_string());
+    let mut got = fetch_manifest(session, &name, asked).await?;
+    let resolved_digest = got.digest;
+    for _ in 0..NESTING {
+        let index = match got.content {
+            Content::Image(manifest) => {
+                let manifest = *manifest;
+                let config = fetch_config(session, &manifest.config).await?;
+                let media_type = got.media_type;
+                return Ok(RemoteImage {
+                    reference: reference.clone(),
+                    manifest,
+                    manifest_bytes: got.bytes,
+                    media_type,
+                    manifest_digest: got.digest,
+                    resolved_digest,
+                    config,
+                    place: session.place.clone(),
+                });
+            }
+            Content::Index(index) => index,
+        };
+        let chosen = choose(&index, platform).map_err(|offered| Error::NoPlatform {
+            image: image.clone(),
+            wanted: Box::new(platform.clone()),
+            offered,
+        })?;
+        got = fetch_manifest(session, &chosen.digest.to_string(), Some(chosen.digest)).await?;
+    }
+    Err(Error::Answer { what: format!("pull {image}"), fault: Fault::Nested(NESTING) })
+}
+
+struct Got {
+    bytes: Vec<u8>,
+    digest: Digest,
+    media_type: String,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Image(Box<Manifest>),
+    Index(Index),
+}
+
+async fn fetch_manifest(session: &Session<'_>, name: &str, asked: Option<Digest>) -> Result<Got, Error> {
+    let separator = if asked.is_some() { '@' } else { ':' };
+    let what = format!("get manifest {}{separator}{name}", session.place.name());
+    let ask = Ask {
+        what: what.clone(),
+        method: Method::GET,
+        url: session.url(&format!("manifests/{name}"))?,
+        headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]),
+        body: Body::None,
+        mount_from: None,
+    };
+    let (response_type, header_digest, bytes) = session
+        .read(&ask, MANIFEST_BYTES, |response| {
+            let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+            (text(CONTENT_TYPE.as_str()), text("docker-content-digest"))
+        })
+        .await
+        .map(|((content_type, digest), bytes)| (content_type, digest, bytes))?;
+    let fault = |fault| Error::Answer { what: what.clone(), fault };
+    let digest = Digest::of(&bytes);
+    if let Some(expected) = asked {
+        let said = header_digest.filter(|said| *said != expected.to_string());
+        let found = if digest == expected { said } else { Some(digest.to_string()) };
+        if let Some(found) = found {
+            return Err(fault(Fault::WrongDigest { expected, found }));
+        }
+    }
+    let response_type = response_type.unwrap_or_default();
+    let (media_type, content) = parse(&bytes, &response_type).map_err(fault)?;
+    Ok(Got { bytes, digest, media_type, content })
+}
+
+async fn fetch_config(session: &Session<'_>, config: &Descriptor) -> Result<Vec<u8>, Error> {
+    let what = format!("get config {}@{}", session.place.name(), config.digest);
+    if config.size > CONFIG_BYTES {
+        return Err(http::Error::TooLarge { what, limit_bytes: CONFIG_BYTES }.into());
+    }
+    let ask = Ask {
+        what,
+        method: Method::GET,
+        url: session.url(&format!("blobs/{}", config.digest))?,
+        headers: HeaderMap::new(),
+        body: Body::None,
+        mount_from: None,
+    };
+    let ((), bytes) = session.read(&ask, CONFIG_BYTES, |_| ()).await?;
+    let (size, digest) = (bytes.len() as u64, Digest::of(&bytes));
+    let wrong = if size != config.size {
+        blobs::Error::WrongSize { digest: config.digest, expected: config.size, found: size }
+    } else if digest != config.digest {
+        blobs::Error::WrongDigest { expected: config.digest, found: digest }
+    } else {
+        return Ok(bytes);
+    };
+    Err(Error::Answer { what: ask.what, fault: Fault::WrongBlob(wrong) })
+}
+
+impl Session<'_> {
+    /// Sends, and reads a small answer whole; a body that breaks off is asked for again.
+    async fn read<T>(
+        &self,
+        ask: &Ask<'_>,
+        limit_bytes: u64,
+        heading: impl Fn(&Response) -> T,
+    ) -> Result<(T, Vec<u8>), Error> {
+        let patience = self.transport.http.patience();
+        let mut pauses = self.transport.pauses(Access::Pull);
+        loop {
+            let tried = async {
+                let response = self.send_once(ask).await?;
+                let head = heading(&response);
+                let body = tokio::time::timeout(patience, read_limited(response, limit_bytes, &ask.what)).await;
+                Ok((head, body.map_err(|_| http::Error::Stalled { what: ask.what.clone(), patience })??))
+            };
+            match tried.await {
+                Err(error) => pause(&mut pauses, error).await?,
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// What a manifest is, by its own word, else by the server's, else by its shape.
+fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Content), Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shape {
+        schema_version: Option<u32>,
+        media_type: Option<String>,
+        config: Option<serde::de::IgnoredAny>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let shape: Shape = serde_json::from_slice(bytes).map_err(Fault::BadManifest)?;
+    if shape.schema_version == Some(1) {
+        return Err(Fault::SchemaOne);
+    }
+    let response_type = response_type.split(';').next().unwrap_or_default().trim();
+    let known = |name: &&str| IMAGES.contains(name) || INDEXES.contains(name);
+    let by_shape = match (&shape.config, &shape.manifests) {
+        (Some(_), None) => Some(media_type::OCI_MANIFEST),
+        (None, Some(_)) => Some(media_type::OCI_INDEX),
+        _ => None,
+    };
+    let named = shape.media_type.as_deref();
+    let media_type = named.or(Some(response_type).filter(known)).or(by_shape);
+    let media_type = media_type.ok_or_else(|| Fault::NotAnImage { found: "JSON of an unknown kind".into() })?;
+    let content = match media_type {
+        name if IMAGES.contains(&name) => {
+            Content::Image(Box::new(serde_json::from_slice(bytes).map_err(Fault::BadManifest)?))
+        }
+        name if INDEXES.contains(&name) => Content::Index(serde_json::from_slice(bytes).map_err(Fault::BadManifest)?),
+        name => return Err(Fault::NotAnImage { found: name.chars().take(200).collect() }),
+    };
+    Ok((media_type.to_owned(), content))
+}
+
+const IMAGES: [&str; 2] = [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+const INDEXES: [&str; 2] = [media_type::OCI_INDEX, media_type::DOCKER_INDEX];
+
+/// The image that suits a platform best, the first of equals; else an index within that says nothing of platforms,
+/// or the only image there is if that says nothing either. The error is what is offered.
+fn choose<'a>(index: &'a Index, platform: &Platform) -> Result<&'a Descriptor, Vec<Platform>> {
+    let images = || {
+        index.manifests.iter().filter(|entry| {
+            let unknown = entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+            let kind = entry.media_type.as_str();
+            !unknown
+                && !entry.annotations.contains_key(ATTESTATION)
+                && (IMAGES.contains(&kind) || INDEXES.contains(&kind))
+        })
+    };
+    let ranked = images().filter_map(|entry| Some((platform.rank(entry.platform.as_ref()?)?, entry)));
+    // max_by_key takes the last of equals
+    if let Some((_, best)) = ranked.rev().max_by_key(|(rank, _)| *rank) {
+        return Ok(best);
+    }
+    let silent = || images().filter(|entry| entry.platform.is_none());
+    let nested = silent().find(|entry| INDEXES.contains(&entry.media_type.as_str()));
+    let only = silent().next().filter(|_| images().count() == 1);
+    nested.or(only).ok_or_else(|| images().filter_map(|entry| entry.platform.clone()).collect())
+}
+
+/// A body that is at hand.
+pub(super) fn bytes_body(bytes: &[u8]) -> Body<'static> {
+    Body::Bytes(Bytes::copy_from_slice(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        text.parse().expect("a platform")
+    }
+
+    fn entry(media_type: &str, content: &str, platform: Option<Platform>) -> Descriptor {
+        Descriptor { platform, ..Descriptor::new(media_type, Digest::of(content.as_bytes()), 1) }
+    }
+
+    fn index(manifests: Vec<Descriptor>) -> Index {
+        Index { schema_version: 2, media_type: None, manifests, annotations: Default::default() }
+    }
+
+    #[test]
+    fn the_best_image_is_chosen() {
+        let image = |content, for_platform| entry(media_type::OCI_MANIFEST, content, Some(platform(for_platform)));
+        let unknown = Platform { os: "unknown".into(), architecture: "unknown".into(), ..platform("linux/amd64") };
+        let mut attested = image("attested", "linux/amd64");
+        attested.annotations.insert(ATTESTATION.into(), "attestation-manifest".into());
+        let index = index(vec![
+            entry(media_type::OCI_MANIFEST, "attestation", Some(unknown)),
+            attested,
+            image("first", "linux/amd64"),
+            image("second", "linux/amd64"),
+            image("v6", "linux/arm/v6"),
+            image("v7", "linux/arm/v7"),
+        ]);
+        for (wanted, expected) in [("linux/amd64", "first"), ("linux/arm/v7", "v7"), ("linux/arm/v6", "v6")] {
+            assert_eq!(choose(&index, &platform(wanted)).expect("one").digest, Digest::of(expected.as_bytes()));
+        }
+        let offered = choose(&index, &platform("linux/s390x")).expect_err("none");
+        let offered: Vec<_> = offered.iter().map(Platform::to_string).collect();
+        assert_eq!(offered, ["linux/amd64", "linux/amd64", "linux/arm/v6", "linux/arm/v7"]);
+    }
+
+    #[test]
+    fn indexes_that_say_nothing_of_platforms() {
+        let amd64 = platform("linux/amd64");
+        let lone = index(vec![entry(media_type::DOCKER_MANIFEST, "lone", None)]);
+        assert_eq!(choose(&lone, &amd64).expect("one").digest, Digest::of(b"lone"));
+        let other = entry(media_type::OCI_MANIFEST, "arm", Some(platform("linux/arm64")));
+        let nested = index(vec![other, entry(media_type::OCI_INDEX, "nested", None)]);
+        assert_eq!(choose(&nested, &amd64).expect("one").digest, Digest::of(b"nested"));
+        let blob = index(vec![entry("text/plain", "blob", None)]);
+        assert!(choose(&blob, &amd64).is_err());
+    }
+
+    #[test]
+    fn what_a_manifest_is() {
+        let digest = Digest::of(b"");
+        let image =
+            format!(r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{digest}","size":1}},"layers":[]}}"#);
+        let kind = |json: &str, response_type: &str| match parse(json.as_bytes(), response_type) {
+            Ok((media_type, _)) => media_type,
+            Err(fault) => format!("{fault:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
+        };
+        assert_eq!(kind(&image, ""), media_type::OCI_MANIFEST);
+        assert_eq!(kind(&image, "application/json"), media_type::OCI_MANIFEST);
+        assert_eq!(kind(&image, media_type::DOCKER_MANIFEST), media_type::DOCKER_MANIFEST);
+        assert_eq!(kind(r#"{"schemaVersion":2,"manifests":[]}"#, ""), media_type::OCI_INDEX);
+        assert_eq!(kind(r#"{"schemaVersion":1,"fsLayers":[]}"#, ""), "SchemaOne");
+        assert_eq!(kind(r#"{"schemaVersion":2,"mediaType":"text/plain"}"#, media_type::OCI_INDEX), "NotAnImage");
+        assert_eq!(kind("{}", "text/html"), "NotAnImage");
+        assert_eq!(kind("<html>", media_type::OCI_INDEX), "BadManifest");
+        assert_eq!(kind("[1]", ""), "BadManifest");
+        assert_eq!(kind(&image.replace("\"size\":1", "\"size\":-1"), ""), "BadManifest");
+        assert_eq!(kind(&image.replace("sha256:", "md5:"), ""), "BadManifest");
+    }
+}

@@ -1,0 +1,193 @@
+//! One RUN: a command as the image's user, in its directory and environment, and nothing left of it afterwards.
+//!
+//! Promise: the command gets exactly what [`Command`] says: no variable, descriptor, signal disposition, limit or
+//! umask of ours. When [`run`] returns, all that the command started has ended, daemons too, and nothing else has:
+//! a helper that another thread of ours runs meanwhile, or a shell beside us in the container, is left alone.
+//! A signal that is to end us ends the command first; [`Supervisor::was_stopped`] tells it afterwards.
+//!
+//! What we hold in memory is out of the command's reach: [`Supervisor::start`] makes us not dumpable, so that
+//! `/proc/<us>/{environ,mem,fd}` needs CAP_SYS_PTRACE, which ordinary containers lack. Mounted credential files are
+//! another matter: [`can_read`] says whether a warning is due.
+//!
+//! [`run`] runs a command on our own `/`; [`run_isolated`] makes a world around another directory first, and runs it there
+//! in the same way. [`become_root`] lets a plain user do so.
+//!
+//! Not here: what the environment holds and who the user is (`build`, `rootfs::users`); what the command changed
+//! (`snapshot`).
+
+mod command;
+mod exposure;
+mod isolated;
+mod processes;
+mod supervisor;
+mod user_namespace;
+
+use std::io;
+
+pub use command::{Command, Exit, Stdin, run};
+pub use exposure::can_read;
+pub use isolated::{World, helper, is_helper, run_isolated};
+pub use supervisor::{Ended, Supervisor};
+pub use user_namespace::{Ids, become_root};
+
+use crate::rootfs;
+use crate::tree::ImagePath;
+
+/// Exit code of shells and container runtimes for a program that is there and cannot be executed.
+const CODE_NOT_EXECUTABLE: u8 = 126;
+/// Exit code of shells and container runtimes for a program that is missing.
+const CODE_NOT_FOUND: u8 = 127;
+/// What is added to a signal's number to make an exit code of it.
+const CODE_OF_SIGNALS: i32 = 128;
+
+/// Why a command could not be run, or could not be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The supervisor could not be set up.
+    #[error("{action} to supervise commands")]
+    Supervise {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A command can only run where its root is our own.
+    #[error("run a command in {place}: only / can be run in")]
+    NotInPlace {
+        /// Where the root is.
+        place: std::path::PathBuf,
+    },
+    /// The world of an isolated command could not be prepared.
+    #[error("{action} to isolate commands")]
+    Isolate {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The world of an isolated command could not be made.
+    #[error("make the world of an isolated command")]
+    World(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An isolated command could not be run; said inside, where it was tried.
+    #[error("{message}")]
+    Inside {
+        /// What the program ends with.
+        exit_code: u8,
+        /// Why, with all causes.
+        message: String,
+    },
+    /// A plain user could not become root of a namespace of his own.
+    #[error("{action}, which building outside a container needs for all but root")]
+    UserNamespace {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Linux ends arguments and variables at a NUL byte.
+    #[error("run a command with a NUL byte in {text:?}")]
+    Nul {
+        /// The argument or variable.
+        text: String,
+    },
+    /// The working directory cannot be entered.
+    #[error("enter working directory {path}")]
+    Directory {
+        /// The directory.
+        path: ImagePath,
+        /// What stopped us.
+        #[source]
+        source: rootfs::Error,
+    },
+    /// The program is nowhere on the command's PATH.
+    #[error("exec: {program:?}: executable file not found in $PATH")]
+    NotOnPath {
+        /// The program's name.
+        program: String,
+    },
+    /// The program, or the interpreter that it names, does not exist.
+    #[error("exec: {program:?}")]
+    NotFound {
+        /// The program's path.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The program exists, but the user may not execute it, or the kernel does not know its format.
+    #[error("exec: {program:?}")]
+    NotExecutable {
+        /// The program's name or path.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be made what it was to be.
+    #[error("{action} for {program:?}")]
+    Start {
+        /// What was tried.
+        action: &'static str,
+        /// The program's name or path.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Waiting for the command went wrong.
+    #[error("wait for {program:?}")]
+    Wait {
+        /// The program's name or path.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A signal had told us to end before the command started.
+    #[error("not started: signal {signal} asked us to end")]
+    Stopped {
+        /// The signal.
+        signal: i32,
+    },
+    /// The processes of the container could not be listed.
+    #[error("read {path} to find what the command left running")]
+    Processes {
+        /// The file of the proc file system.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Processes of the command survived SIGKILL, as those do that wait for a device or a network file system.
+    #[error("end what the command left running: {processes} did not die")]
+    StillRunning {
+        /// Ids and names.
+        processes: String,
+    },
+}
+
+impl Error {
+    /// The exit code that a shell or a container runtime gives for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NotOnPath { .. } | Error::NotFound { .. } => CODE_NOT_FOUND,
+            Error::NotExecutable { .. } => CODE_NOT_EXECUTABLE,
+            Error::Stopped { signal } => Exit::Signal(*signal).code(),
+            Error::Inside { exit_code, .. } => *exit_code,
+            Error::Isolate { .. }
+            | Error::UserNamespace { .. }
+            | Error::World(_)
+            | Error::Supervise { .. }
+            | Error::NotInPlace { .. }
+            | Error::Nul { .. }
+            | Error::Directory { .. }
+            | Error::Start { .. }
+            | Error::Wait { .. }
+            | Error::Processes { .. }
+            | Error::StillRunning { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! [`Supervisor`]: what we are to the commands that we run: their reaper, and who passes signals on.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::processes::{self, Ancestor, Process};
+use super::{Error, Exit};
+use crate::sys::signals::{self, Caught};
+use crate::sys::{Errno, event, process};
+
+/// Signals that ask us to end.
+pub(super) const STOP_SIGNALS: [u8; 4] = [1, 2, 3, 15];
+/// Byte that ends the thread which reads the signals; no signal has this number.
+const HANG_UP: u8 = 0;
+/// How long a command may take to end after it was told to. Kubernetes gives 30 seconds to all of us.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often orphans that have ended are reaped while a command runs.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// First and longest pause between two looks at what is still there after SIGKILL.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Made once, at the start of the program, before it reads credentials. While it lives, signals that ask us to end go
+/// to the running command, and orphans of commands are ours.
+#[derive(Debug)]
+pub struct Supervisor {
+    state: Arc<State>,
+    open_files: process::Rlimit,
+    caught: Option<Caught>,
+    hang_up: PipeWriter,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What [`Supervisor::end_descendants`] had to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Processes that were still running and were killed.
+    pub killed: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The signal that asked us to end first, or 0.
+    stopped_by: AtomicI32,
+    /// The command that is running: the leader of its session and process group.
+    running: Mutex<Option<process::Pid>>,
+    /// When the last command started, in clock ticks since boot; `u64::MAX` before the first.
+    command_started: AtomicU64,
+}
+
+impl Supervisor {
+    /// Makes this process not dumpable and a subreaper, and catches SIGHUP, SIGINT, SIGQUIT and SIGTERM. `on_stop` is
+    /// called on another thread with the first of them, once a running command has been told: for a caller that may
+    /// be waiting for something else. It must not wait itself. Signals are caught once in a process: a second
+    /// supervisor beside the first is an error.
+    pub fn start(on_stop: impl FnOnce(i32) + Send + 'static) -> Result<Supervisor, Error> {
+        let failed = |action| move |source: io::Error| Error::Supervise { action, source };
+        process::set_dumpable_behavior(process::DumpableBehavior::NotDumpable)
+            .map_err(|errno| failed("hide the memory")(errno.into()))?;
+        process::set_child_subreaper(Some(process::getpid()))
+            .map_err(|errno| failed("become subreaper")(errno.into()))?;
+        let (reader, writer) = io::pipe().map_err(failed("make a pipe"))?;
+        let hang_up = writer.try_clone().map_err(failed("make a pipe"))?;
+        let caught = signals::catch(&STOP_SIGNALS, OwnedFd::from(writer)).map_err(failed("catch signals"))?;
+        let state = Arc::new(State {
+            stopped_by: AtomicI32::new(0),
+            running: Mutex::new(None),
+            command_started: AtomicU64::new(u64::MAX),
+        });
+        let watch = SignalWatch { reader, state: Arc::clone(&state), on_stop: Some(on_stop), kill_at: None };
+        let thread = thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(|| watch.run())
+            .map_err(failed("start a thread"))?;
+        let open_files = process::getrlimit(process::Resource::Nofile);
+        Ok(Supervisor { state, open_files, caught: Some(caught), hang_up, thread: Some(thread) })
+    }
+
+    /// The signal that asked us to end, if one did. The program then ends with 128 and its number.
+    pub fn was_stopped(&self) -> Option<i32> {
+        self.state.stopped_by()
+    }
+
+    /// Kills what the last command left running, until nothing of it is there. What is still there at the deadline
+    /// is an error.
+    pub fn end_descendants(&self, deadline: Duration) -> Result<Ended, Error> {
+        let begun = Instant::now();
+        let mut killed = std::collections::BTreeSet::new();
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let all = processes::all()?;
+            let left = processes::of_command(&all, self.state.ancestor());
+            if left.is_empty() {
+                return Ok(Ended { killed: killed.len() });
+            }
+            if begun.elapsed() > deadline {
+                let named: Vec<String> = left.iter().map(|left| format!("{} ({})", left.pid, left.name)).collect();
+                return Err(Error::StillRunning { processes: named.join(", ") });
+            }
+            for process in left {
+                // a zombie can be the first thread of a process whose other threads run on
+                if kill(process)? && !process.is_zombie {
+                    killed.insert((process.pid, process.started));
+                }
+                reap(process.pid);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The limit of open files as it was when we started: what commands get.
+    pub(super) fn open_files(&self) -> process::Rlimit {
+        self.open_files
+    }
+
+    /// Makes signals go to the command `pid`, and later what it leaves behind findable.
+    pub(super) fn attach(&self, pid: process::Pid) -> Result<(), Error> {
+        *self.state.lock() = Some(pid);
+        if let Some(signal) = self.was_stopped() {
+            self.state.forward(signal); // it came while the command was being started
+        }
+        let process = processes::one(pid.as_raw_pid())?;
+        self.state.command_started.store(process.map_or(0, |process| process.started), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// To be called when the command has ended and before it is reaped, while its id cannot be another's.
+    pub(super) fn detach(&self) {
+        *self.state.lock() = None;
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        drop(self.caught.take());
+        let told = self.hang_up.write_all(&[HANG_UP]);
+        if let (Ok(()), Some(thread)) = (told, self.thread.take()) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Option<process::Pid>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped_by(&self) -> Option<i32> {
+        Some(self.stopped_by.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+
+    fn ancestor(&self) -> Ancestor {
+        let command_started = self.command_started.load(Ordering::SeqCst);
+        Ancestor { pid: process::getpid().as_raw_pid(), command_started }
+    }
+
+    /// Sends `signal` to the process group of the running command, if there is one.
+    fn forward(&self, signal: i32) {
+        let running = self.lock();
+        if let (Some(group), Some(signal)) = (*running, process::Signal::from_named_raw(signal)) {
+            // it cannot have been reaped while we hold the lock, so that nobody else has its id
+            if let Err(error) = process::kill_process_group(group, signal) {
+                tracing::debug!(%error, "pass a signal to the command");
+            }
+        }
+    }
+
+    /// Reaps what the running command orphaned and has ended.
+    fn reap_orphans(&self) {
+        let running = *self.lock();
+        let (Some(running), Ok(all)) = (running, processes::all()) else { return };
+        let ancestor = self.ancestor();
+        for process in processes::of_command(&all, ancestor) {
+            let is_orphan = process.parent == ancestor.pid && process.pid != running.as_raw_pid();
+            if process.is_zombie && is_orphan {
+                reap(process.pid);
+            }
+        }
+    }
+}
+
+/// The thread that reads the signals.
+struct SignalWatch<F> {
+    reader: PipeReader,
+    state: Arc<State>,
+    on_stop: Option<F>,
+    kill_at: Option<Instant>,
+}
+
+impl<F: FnOnce(i32)> SignalWatch<F> {
+    fn run(mut self) {
+        loop {
+            let timeout = event::Timespec::try_from(REAP_INTERVAL).ok();
+            let mut polled = [event::PollFd::new(&self.reader, event::PollFlags::IN)];
+            match event::poll(&mut polled, timeout.as_ref()) {
+                Ok(0) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => return,
+                Ok(_) => {
+                    let mut byte = [HANG_UP];
+                    if self.reader.read_exact(&mut byte).is_err() || byte == [HANG_UP] {
+                        return;
+                    }
+                    self.stop(byte[0].into());
+                }
+            }
+            if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+                self.state.forward(process::Signal::KILL.as_raw());
+            }
+            self.state.reap_orphans();
+        }
+    }
+
+    fn stop(&mut self, signal: i32) {
+        if self.state.stopped_by.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            // asked a second time: whoever asks has no patience left
+            self.state.forward(process::Signal::KILL.as_raw());
+            return;
+        }
+        tracing::debug!(signal, "asked to end");
+        self.kill_at = Some(Instant::now() + GRACE);
+        self.state.forward(signal);
+        if let Some(on_stop) = self.on_stop.take() {
+            on_stop(signal);
+        }
+    }
+}
+
+/// Sends SIGKILL to `process` if it is still the same; tells whether it was there.
+fn kill(process: &Process) -> Result<bool, Error> {
+    let Some(pid) = process::Pid::from_raw(process.pid) else { return Ok(false) };
+    let same = |now: Option<Process>| now.is_some_and(|now| now.started == process.started);
+    let sent = match process::pidfd_open(pid, process::PidfdFlags::empty()) {
+        // the descriptor means one process for ever; was it ours when it was opened?
+        Ok(fd) if same(processes::one(process.pid)?) => {
+            process::pidfd_send_signal(File::from(fd), process::Signal::KILL)
+        }
+        Ok(_) => Err(Errno::SRCH),
+        Err(Errno::NOSYS | Errno::PERM) if same(processes::one(process.pid)?) => {
+            process::kill_process(pid, process::Signal::KILL)
+        }
+        Err(error) => Err(error),
+    };
+    Ok(sent.is_ok())
+}
+
+/// Reaps `pid` if it is a child of ours that has ended.
+fn reap(pid: i32) {
+    if let Some(pid) = process::Pid::from_raw(pid)
+        && let Err(error) = process::waitpid(Some(pid), process::WaitOptions::NOHANG)
+        && error != Errno::CHILD
+    {
+        tracing::debug!(%error, pid = pid.as_raw_pid(), "reap");
+    }
+}
+
+impl Exit {
+    /// The exit code that stands for it: 128 and the number for a signal.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => u8::try_from(super::CODE_OF_SIGNALS + signal).unwrap_or(u8::MAX),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Hashes of contents: equal or different inside one build.
+
+use std::io::{self, Read};
+
+use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::Error;
+use crate::rootfs::Root;
+use crate::tree::{ContentHash, ImagePath};
+
+/// Bytes per read while hashing: system calls are lost in the noise above it, and every thread holds one buffer.
+const HASH_READ_BYTES: usize = 128 * 1024;
+
+/// Hashes what `reader` gives until its end, with one buffer whatever the length. `expected_bytes` only sizes the
+/// buffer, so that a tree of small files does not zero large ones. Also tells the number of bytes.
+pub fn hash_file(mut reader: impl Read, expected_bytes: u64) -> io::Result<(ContentHash, u64)> {
+    // One byte more than expected, so that the end shows without a second full buffer.
+    let wanted = usize::try_from(expected_bytes).map_or(HASH_READ_BYTES, |bytes| bytes.saturating_add(1));
+    let mut buffer = vec![0; wanted.clamp(512, HASH_READ_BYTES)];
+    let mut hasher = Xxh3Default::new();
+    let mut length = 0;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok((ContentHash(hasher.digest128()), length)),
+            Ok(filled) => {
+                hasher.update(&buffer[..filled]);
+                length += filled as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Hashes regular files beneath `root`, in parallel on the current rayon pool; the hashes come in the order of `paths`.
+pub fn hash_files(root: &Root, paths: &[ImagePath]) -> Result<Vec<ContentHash>, Error> {
+    let hash = |path: &ImagePath| {
+        let file = root.open_file(path)?;
+        let read = |source| Error::Read { path: path.clone(), source };
+        let size = file.metadata().map_err(read)?.len();
+        hash_file(file, size).map(|(hash, _)| hash).map_err(read)
+    };
+    paths.par_iter().map(hash).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xxhash_rust::xxh3::xxh3_128;
+
+    /// Around every size at which the buffer or the number of reads changes, whatever size was expected.
+    #[test]
+    fn every_boundary() {
+        for size in [0, 1, 511, 512, 513, 4096, HASH_READ_BYTES - 1, HASH_READ_BYTES, HASH_READ_BYTES + 1, 400_000] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + at / 251) as u8).collect();
+            for expected in [0, size as u64, u64::MAX] {
+                let (hash, length) = hash_file(&*bytes, expected).expect("memory can be read");
+                assert_eq!((hash, length), (ContentHash(xxh3_128(&bytes)), size as u64), "{size}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_keep_their_order() {
+        let place = tempfile::tempdir().expect("a directory");
+        let root = Root::open(place.path()).expect("opened");
+        let mut paths = Vec::new();
+        for number in 0..50_u8 {
+            let path = ImagePath::clean(format!("f{number}"));
+            std::fs::write(path.below(place.path()), [number]).expect("written");
+            paths.push(path);
+        }
+        let hashes = hash_files(&root, &paths).expect("hashed");
+        let wanted: Vec<ContentHash> = (0..50_u8).map(|number| ContentHash(xxh3_128(&[number]))).collect();
+        assert_eq!(hashes, wanted);
+        std::os::unix::fs::symlink("f1", place.path().join("link")).expect("linked");
+        assert!(hash_files(&root, &[ImagePath::clean("link")]).is_err(), "a symlink is not followed");
+        assert!(hash_files(&root, &[ImagePath::clean("missing")]).is_err());
+    }
+}

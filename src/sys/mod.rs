@@ -1,0 +1,26 @@
+//! Words to the kernel: thin wrappers, one call each, and the only room that may hold `unsafe`.
+//!
+//! What `rustix` and `nix` wrap safely is used through the re-exports here, so that the crate has one door to the
+//! kernel and one place that says which library serves what: files, stat, xattrs, processes through `rustix`; mounts
+//! and namespaces through `nix`.
+//!
+//! Not here: decisions. A wrapper takes borrowed file descriptors, gives owned ones, and leaves the error unchanged.
+
+pub mod beneath;
+pub mod fanotify;
+pub mod inotify;
+pub mod mapping;
+pub mod mounts;
+pub mod process;
+mod records;
+pub mod signals;
+mod stop;
+
+pub use nix;
+pub use records::Malformed;
+pub use rustix::event;
+pub use rustix::fs;
+pub use rustix::io::{Errno, read};
+pub use rustix::thread;
+pub use rustix::time;
+pub use stop::{Stop, Stopped};

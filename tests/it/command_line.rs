@@ -1,0 +1,67 @@
+//! The executor as a process: what it prints where, and how it ends. Nothing here gets as far as a build.
+
+use std::process::{Command, Output, Stdio};
+
+fn executor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_executor"))
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .expect("the executor runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// After a change that is meant, the new text is what this test prints.
+#[test]
+fn help() {
+    let output = executor(&["--help"]);
+    assert!(output.status.success());
+    assert!(output.stderr.is_empty());
+    let help = text(&output.stdout);
+    assert!(help == include_str!("golden/executor-help.txt"), "the help is another one:\n{help}");
+}
+
+#[test]
+fn version() {
+    let output = executor(&["version"]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), format!("kanna version {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn flag_errors_are_on_standard_error_with_the_usage() {
+    for (arguments, first_line) in [
+        (&[][..], "Error: you must provide --destination, or use --no-push"),
+        (&["--destinaton=a"], "Error: unexpected argument '--destinaton' found"),
+        (&["--no-push", "--cache"], "Error: --cache: the layer cache is not supported yet"),
+        (&["--no-push", "--snapshot-mode=fast"], "Error: invalid value \"fast\" for --snapshot-mode: "),
+        (&["--no-push", "--secret=id=a"], "Error: --secret: a build secret is not supported yet"),
+        (
+            &["--no-push", "--cache", "false"],
+            "Error: unrecognized subcommand 'false'\nhint: a flag that is on or off has its",
+        ),
+        (
+            &["--no-push", "--destination=Team/app"],
+            "Error: invalid value \"Team/app\" for --destination: repository name",
+        ),
+        (&["--no-push=maybe"], "Error: invalid value 'maybe' for '--no-push[=<BOOL>]': neither true nor false"),
+    ] {
+        let output = executor(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        let told = text(&output.stderr);
+        assert!(told.starts_with(first_line), "{arguments:?}: {told}");
+        assert!(told.contains("--help"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_yet_says_so() {
+    let output = Command::new(env!("CARGO_BIN_EXE_warmer")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("Error: the "));
+}

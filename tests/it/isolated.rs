@@ -1,0 +1,269 @@
+//! The isolated root: the same image as in place, as root and as a plain user, and nothing of the machine in it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::command::{Ended, run_within};
+use crate::support::podman::DOCKER_CAPABILITIES;
+use crate::support::world::World;
+use crate::support::{flat, skip};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Several owners, kinds and stages, and nothing that depends on when or where.
+const DETERMINISTIC: &str = "\
+FROM busybox:base AS made
+ENV KEY=value
+WORKDIR /srv/app
+COPY --chown=1000:1001 --chmod=640 Dockerfile .
+RUN mkdir -p data/deep && echo $KEY > data/deep/file && ln data/deep/file data/again && ln -s /nowhere data/link
+RUN chown -R 7:8 data && chmod 4755 data/again && mkfifo data/pipe
+USER 1000:1001
+RUN id -u > /tmp/who && id -g >> /tmp/who && umask >> /tmp/who
+RUN <<END
+#!/bin/sh
+echo script > /tmp/script
+END
+
+FROM busybox:base
+COPY --from=made /srv/app /app
+COPY --from=made /tmp/who /tmp/script /
+RUN rm -rf /app/data/deep && mkdir /var/empty
+";
+
+/// A user who is nobody in particular, by the number that Debian gives to `nobody`.
+const PLAIN: &str = "65534";
+
+/// A place that every user can reach, with the executor in it.
+struct Machine {
+    place: TempDir,
+}
+
+impl Machine {
+    fn new() -> Option<Machine> {
+        if !rustix::process::geteuid().is_root() {
+            skip("setpriv", "only root can become another user");
+            return None;
+        }
+        let place = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("set");
+        let machine = Machine { place };
+        fs::copy(env!("CARGO_BIN_EXE_executor"), machine.path("executor")).expect("copied");
+        fs::write(machine.path("ids"), "nobody:100000:65536\n").expect("written");
+        Some(machine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A directory of the plain user's.
+    fn own(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).expect("created");
+        let id = PLAIN.parse().expect("a number");
+        std::os::unix::fs::chown(&path, Some(id), Some(id)).expect("given");
+        path
+    }
+
+    /// The executor as root, with a umask that closes all that is not opened on purpose.
+    fn as_root(&self, home: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(self.path("executor"));
+        command.env_clear().env("HOME", home);
+        command
+    }
+
+    /// The executor as a plain user to whom `ids`, where given, lends some.
+    fn as_user(&self, home: &Path, ids: Option<&Path>) -> Command {
+        let nothing = Path::new("/dev/null");
+        let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(ids.unwrap_or(nothing))
+            .args(["setpriv", "--reuid", PLAIN, "--regid", PLAIN, "--clear-groups"])
+            .arg(self.path("executor"))
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", home);
+        command
+    }
+
+    fn context(&self, name: &str, dockerfile: &str) -> PathBuf {
+        let context = self.path(name);
+        fs::create_dir(&context).expect("created");
+        fs::write(context.join("Dockerfile"), dockerfile).expect("written");
+        context
+    }
+}
+
+fn build(command: &mut Command, world: &World, context: &Path, flags: &[&str]) -> Ended {
+    command
+        .current_dir("/")
+        .arg(format!("--context={}", context.display()))
+        .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
+        .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
+        .args(flags);
+    run_within(command, LIMIT)
+}
+
+/// Of a home directory after a build in it.
+#[track_caller]
+fn assert_nothing_left(home: &Path) {
+    let left: Vec<_> = fs::read_dir(home.join(".cache/kanna")).expect("the work directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_image_is_the_same_wherever_it_is_built() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let context = machine.context("context", DETERMINISTIC);
+    let result = world.scratch.path().join("result");
+    fs::create_dir(&result).expect("created");
+    let volume = format!("{}:/result", result.display());
+    let flags = ["--reproducible", "--no-push", "--destination=test/x", "--digest-file=/result/digest"];
+    let ended = world.build(&context, &[DOCKER_CAPABILITIES, "-v", &volume], &flags);
+    ended.success("in place");
+    let in_place = fs::read_to_string(result.join("digest")).expect("written");
+    assert!(in_place.starts_with("sha256:"), "{in_place}");
+
+    let [root, user] = ["root", "user"].map(|name| machine.own(name));
+    for (home, mut command) in
+        [(&root, machine.as_root(&root)), (&user, machine.as_user(&user, Some(&machine.path("ids"))))]
+    {
+        let digest = home.join("digest");
+        let flags = ["--reproducible", "--verify-snapshots", &format!("--digest-file={}", digest.display())];
+        let ended = build(&mut command, &world, &context, &flags).success(&home.display().to_string());
+        assert_eq!(fs::read_to_string(digest).expect("written"), in_place, "{}", ended.stderr);
+        assert_nothing_left(home);
+    }
+}
+
+#[test]
+fn a_command_has_a_world_of_its_own() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let dockerfile = "\
+FROM busybox:base
+RUN hostname > /host && cat /etc/hostname >> /host && grep -c kanna /etc/hosts >> /host
+RUN sed -n 's/^CapBnd:\\s*//p' /proc/self/status > /capabilities
+RUN ls /dev | sort | tr '\\n' ' ' > /devices; echo > /dev/null; head -c 3 /dev/zero | wc -c >> /devices
+RUN [ $(ls -d /proc/[0-9]* | wc -l) -lt 10 ] && echo few > /processes; cat /proc/1/environ /proc/1/mem > /ours 2>/dev/null; true
+RUN mount -t tmpfs none /mnt 2>/dev/null || echo refused > /mounting; chroot / true && echo allowed >> /mounting
+RUN awk '$5 ~ \"^/(sys|proc/sys)\" && $6 !~ /^ro/ {print $5}' /proc/self/mountinfo > /writable
+RUN cat /proc/1/maps > /dev/null 2>&1 || echo closed > /written
+RUN mknod /tmp/node c 1 3 2>/dev/null; mknod /dev/node c 1 3 2>/dev/null; cat /tmp/node /dev/node 2>/dev/null || echo closed > /nodes
+RUN rm -f /tmp/node /dev/node; chmod 600 /dev/full 2>/dev/null; true
+RUN ls -A /etc/resolv.conf /etc/hosts > /names; echo mine > /etc/hosts.mine
+";
+    let context = machine.context("context", dockerfile);
+    for (name, with_ids) in [("root", None), ("lent", Some(true)), ("alone", Some(false))] {
+        let home = machine.own(name);
+        let ids = machine.path("ids");
+        let mut command = match with_ids {
+            None => machine.as_root(&home),
+            Some(true) => machine.as_user(&home, Some(&ids)),
+            Some(false) => machine.as_user(&home, None),
+        };
+        let tarball = home.join("image.tar");
+        let ended = build(&mut command, &world, &context, &[&format!("--tar-path={}", tarball.display())]);
+        if name == "alone" {
+            // the base has files of other users
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            for word in ["only files of root can be made", "subordinate ids"] {
+                assert!(ended.stderr.contains(word), "{word}: {}", ended.stderr);
+            }
+            continue;
+        }
+        ended.success(name);
+        let image = flat::read_tarball(&tarball).expect("a tarball");
+        image.assert_text("/host", "kanna\nkanna\n1\n");
+        image.assert_text("/capabilities", "00000000a80425fb\n");
+        image.assert_text("/devices", "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero 3\n");
+        image.assert_text("/ours", "");
+        image.assert_text("/mounting", "refused\nallowed\n");
+        image.assert_text("/writable", "");
+        image.assert_text("/written", "closed\n");
+        image.assert_text("/nodes", "closed\n");
+        let mode = fs::metadata("/dev/full").expect("the machine has one").permissions().mode();
+        assert_eq!(mode & 0o777, 0o666, "the machine's devices are not the commands'");
+        for path in ["dev", "proc", "sys"] {
+            assert!(!image.has(&format!("/{path}/null")), "{path}");
+        }
+        image.assert_text("/processes", "few\n");
+    }
+}
+
+#[test]
+fn commands_end_as_in_place() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    for (name, instruction, code, word) in [
+        ("code", "RUN exit 42", 42, "exit code 42"),
+        ("signal", "RUN kill -9 $$", 137, "signal 9"),
+        ("missing", "RUN [\"/no/such\"]", 127, "/no/such"),
+        ("daemon", "RUN (sleep 1000 &) ; true", 0, ""),
+        ("output", "RUN echo out; echo err >&2", 0, "err"),
+    ] {
+        let home = machine.own(name);
+        let context = machine.context(&format!("{name}-context"), &format!("FROM busybox:base\n{instruction}\n"));
+        let ended = build(&mut machine.as_root(&home), &world, &context, &[]);
+        assert_eq!(ended.code, Some(code), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(word), "{name}: {}", ended.stderr);
+        assert_nothing_left(&home);
+    }
+}
+
+/// Processes of the machine whose command line holds `word`.
+fn processes_with(word: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").expect("a proc file system").filter_map(Result::ok);
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(word)).collect()
+}
+
+#[test]
+fn nothing_runs_on_when_the_build_is_ended() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    for (signal, number, code) in
+        [("TERM", rustix::process::Signal::TERM, Some(143)), ("KILL", rustix::process::Signal::KILL, None)]
+    {
+        // found again by a number that nobody else sleeps for
+        let word = format!("{}{}", 7_000_000 + std::process::id(), signal.len());
+        let home = machine.own(signal);
+        let context = machine.context(
+            &format!("{signal}-context"),
+            &format!("FROM busybox:base\nRUN (setsid sleep {word} &) ; sleep {word}\n"),
+        );
+        let mut command = machine.as_root(&home);
+        command
+            .current_dir("/")
+            .arg(format!("--context={}", context.display()))
+            .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
+            .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("started");
+        let begun = Instant::now();
+        while processes_with(&format!("sleep\0{word}")).len() < 2 {
+            assert!(begun.elapsed() < LIMIT && child.try_wait().expect("ours").is_none(), "the command did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, number).expect("sent");
+        assert_eq!(child.wait().expect("ended").code(), code, "{signal}");
+        while !processes_with(&word).is_empty() {
+            assert!(begun.elapsed() < LIMIT, "{signal}: still there: {:?}", processes_with(&word));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if code.is_some() {
+            assert_nothing_left(&home);
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("a proc file system");
+        assert!(!mounts.contains(&home.display().to_string()), "{mounts}");
+    }
+}

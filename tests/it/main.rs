@@ -1,0 +1,31 @@
+//! Integration tests, one binary: each module makes its own directories and servers.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests tell what they saw and why they skip")]
+
+mod bad_input;
+mod bases;
+mod command_line;
+mod conformance;
+mod demo;
+mod drop_in;
+mod end_to_end;
+mod flags;
+mod foreign_bytes;
+mod harness;
+mod http_files;
+mod images;
+mod isolated;
+mod language;
+mod layering;
+mod names;
+mod one_container;
+mod real_commands;
+mod real_world;
+mod registry;
+mod registry_faults;
+mod signals;
+mod stages;
+mod support;
+mod trackers;
+mod urls;
+mod warnings;

@@ -1,0 +1,37 @@
+//! What several tests need: real servers that end with the test, one that misbehaves on purpose, containers, and images
+//! made from plain data.
+
+pub mod command;
+pub mod debian;
+pub mod flat;
+pub mod handmade;
+pub mod http;
+pub mod layout;
+pub mod podman;
+pub mod registry;
+pub mod world;
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// The folder of a test below cargo's target directory: what is in it survives, and is on a disk.
+pub fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("the target directory can be written");
+    folder
+}
+
+/// A directory of a test below cargo's target directory: what a killed test leaves is nowhere else.
+pub fn scratch() -> TempDir {
+    tempfile::tempdir_in(folder("scratch")).expect("the target directory can be written")
+}
+
+/// Says why a test does not run here. `KANNA_ACCEPTED_SKIPS` (names, comma-separated, may be empty), where set, is the
+/// list of skips that a machine may have; any other is a failure.
+pub fn skip(name: &str, reason: &str) {
+    eprintln!("skipped ({name}): {reason}");
+    if let Ok(accepted) = std::env::var("KANNA_ACCEPTED_SKIPS") {
+        assert!(accepted.split(',').any(|one| one == name), "skip {name:?} is not among the accepted: {accepted:?}");
+    }
+}

@@ -1,0 +1,1 @@
+throw new Error('tests do not belong in the image');

@@ -1,0 +1,3 @@
+const ms = require('ms');
+
+exports.age = (text) => `${ms(text)} ms`;
