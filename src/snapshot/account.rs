@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::changes::Inode;
 use super::tracker::{Candidates, LostTrack, Unaccounted};
 use crate::rootfs::Ignored;
+use crate::sys::Errno;
 use crate::tree::{ImagePath, NodeId, RootIndex};
 
 /// The number of a watched directory, as its tracker counts them.
@@ -56,6 +57,8 @@ pub struct Account {
     files: HashSet<Box<[u8]>>,
     /// The inodes of these files that are left, once somebody has found all of them.
     inodes: Option<Vec<Inode>>,
+    /// Why one of them could not be found.
+    untraced: Option<Errno>,
     unaccounted: Option<Unaccounted>,
     lost: Option<LostTrack>,
     events: u64,
@@ -155,6 +158,11 @@ impl Account {
         self.inodes = Some(inodes);
     }
 
+    /// The inode of one of [`Account::files`] could not be found.
+    pub(super) fn untraced(&mut self, errno: Errno) {
+        self.untraced = Some(errno);
+    }
+
     /// The directory is no longer watched, since it is no more.
     pub(super) fn end(&mut self, place: Place) {
         self.ended.push(place);
@@ -198,7 +206,9 @@ impl Account {
             return Candidates::Everything(lost);
         }
         let is_by_name = self.inodes.is_none();
-        let mut because = self.unaccounted.filter(|_| is_by_name);
+        // A file that was used without a name is known by its handle alone.
+        let mut because = self.untraced.map(Unaccounted::Untraced);
+        because = because.or(self.unaccounted.filter(|_| is_by_name));
         if is_by_name && self.under_way.values().any(|&had_come| had_come) {
             because = because.or(Some(Unaccounted::LinkGone));
         }

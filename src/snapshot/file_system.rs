@@ -11,6 +11,8 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::account::{Account, Place, What};
 use super::changes::{Inode, inode};
@@ -29,6 +31,11 @@ use crate::tree::ImagePath;
 
 /// What is reported of a file system.
 const MASK: u64 = FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_ONDIR;
+
+/// ext4 answers ENOMEM, not ESTALE, while it makes a new file with the inode number of one that is gone, which happens where
+/// others make and remove files all the time. As soon as that file is there, the answer is right.
+const NUMBER_TAKEN_PATIENCE: Duration = Duration::from_secs(1);
+const NUMBER_TAKEN_PAUSE: Duration = Duration::from_micros(100);
 
 /// fanotify with a mark for the whole file system as a tracker.
 pub type FileSystemTracker = MarkTracker<FileSystem>;
@@ -102,10 +109,17 @@ impl Marks for FileSystem {
     }
 
     fn inode(&self, handle: &[u8]) -> Result<Option<Inode>, Errno> {
-        match fanotify::open_handle(self.top.as_fd(), handle) {
-            Ok(file) => fstat(file).map(|stat| Some((stat.st_dev, stat.st_ino))),
-            Err(Errno::STALE) => Ok(None),
-            Err(errno) => Err(errno),
+        let mut patience = NUMBER_TAKEN_PATIENCE;
+        loop {
+            match fanotify::open_handle(self.top.as_fd(), handle) {
+                Ok(file) => return fstat(file).map(|stat| Some((stat.st_dev, stat.st_ino))),
+                Err(Errno::STALE) => return Ok(None),
+                Err(Errno::NOMEM) if !patience.is_zero() => {
+                    thread::sleep(NUMBER_TAKEN_PAUSE);
+                    patience = patience.saturating_sub(NUMBER_TAKEN_PAUSE);
+                }
+                Err(errno) => return Err(errno),
+            }
         }
     }
 }

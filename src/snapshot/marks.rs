@@ -255,7 +255,7 @@ impl<M: Marks> Marked<M> {
         if is_proven { Ok(()) } else { Err(LostTrack::Unproven) }
     }
 
-    /// Finds the inodes of the files that the account noted. Where one cannot be told, the account is left to the names.
+    /// Finds the inodes of the files that the account noted. Where one cannot be told, the account cannot vouch for its names.
     fn trace(&self, account: &mut Account) -> u64 {
         if !M::NOTES_FILES || account.is_lost() {
             return 0;
@@ -264,7 +264,7 @@ impl<M: Marks> Marked<M> {
         let inodes: Result<Vec<Option<Inode>>, Errno> = account.files().map(|file| self.marks.inode(file)).collect();
         match inodes {
             Ok(inodes) => account.trace(inodes.into_iter().flatten().collect()),
-            Err(errno) => tracing::debug!("open the handle of a file that was used: {errno}"),
+            Err(errno) => account.untraced(errno),
         }
         opened
     }

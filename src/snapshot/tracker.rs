@@ -41,6 +41,9 @@ pub enum Unaccounted {
     /// A name that appeared went again: it can have been a link to any file.
     #[error("a name came and went")]
     LinkGone,
+    /// The kernel does not open the handle of a file that was used.
+    #[error("the handle of a file that was used does not open: {0}")]
+    Untraced(Errno),
     /// There are too many directories that snapshots overlook to watch them all.
     #[error("not all overlooked directories are watched")]
     AsideUnwatched,
