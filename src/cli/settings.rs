@@ -77,7 +77,7 @@ pub(super) fn settings(
     let results = result_files(flags, &output, variable)?;
     output.results = results.paths().map(Path::to_path_buf).collect();
     let isolation = isolation(flags, &surroundings)?;
-    let work_dir = work_dir(flags, isolation, variable)?;
+    let work_dir = work_dir(flags, call, isolation, variable)?;
     let request = Request {
         context: context(&flags.context)?,
         context_sub_path: given(&flags.context_sub_path).map(PathBuf::from),
@@ -141,13 +141,14 @@ fn isolation(flags: &Flags, surroundings: &Surroundings) -> Result<Isolation, Er
     }
 }
 
-/// The image's own directory in a container; elsewhere, where nobody has made that, the user's directory for caches.
-fn work_dir(flags: &Flags, isolation: Isolation, variable: Variable<'_>) -> Result<PathBuf, Error> {
+/// The image's own directory in a container; elsewhere, where nobody has made that, the user's directory for caches. A check
+/// writes to neither.
+fn work_dir(flags: &Flags, call: Call, isolation: Isolation, variable: Variable<'_>) -> Result<PathBuf, Error> {
     let variable_text = text_variable(variable, "KANIKO_DIR")?.filter(|text| !text.is_empty());
     if let Some(asked) = given(&flags.kaniko_dir).or(variable_text.as_deref()) {
         return absolute(asked);
     }
-    if isolation == Isolation::InPlace {
+    if isolation == Isolation::InPlace || call == Call::Check {
         return Ok(IMAGE_DIR.into());
     }
     // never a directory that others share: they could change the root under our hands

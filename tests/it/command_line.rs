@@ -6,6 +6,8 @@ fn executor(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_executor"))
         .args(arguments)
         .env_clear()
+        // outside a container, the directory to work in is below it
+        .env("HOME", "/nonexistent")
         .stdin(Stdio::null())
         .output()
         .expect("the executor runs")

@@ -66,7 +66,7 @@ fn a_compiler_is_installed_and_used_on_debian() {
             );
         }
         assert_image_is_what_the_dockerfile_says(&world, &image, name);
-        run(world.podman.command().args(["rmi", "--force", &image]));
+        world.podman.remove_image(&image);
     }
 }
 
@@ -78,7 +78,7 @@ pub fn proxies<'a>(flags: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn assert_image_is_what_the_dockerfile_says(world: &World, image: &str, name: &str) {
-    run(world.podman.command().args(["pull", "--quiet", "--tls-verify=false", image]));
+    world.podman.pull(image);
     let container = |options: &[&str], command: &[&str]| {
         let mut podman = world.podman.command();
         podman.args(["run", "--rm", "--network=host", "--log-driver=none"]).args(options).arg(image).args(command);

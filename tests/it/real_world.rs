@@ -97,9 +97,7 @@ fn build_twice<'a>(world: &'a World, folder: &str, flags: &[&str]) -> Built<'a> 
     if digest != other_digest {
         panic!("{folder}: two builds are not the same:\n{}", difference(world, &name, &other_name));
     }
-    let mut pull = world.podman.command();
-    // an image for another platform is not run, and podman says that it is for another
-    run(pull.args(["pull", "--quiet", "--tls-verify=false", &name]));
+    world.podman.pull(&name);
     Built { world, name }
 }
 
@@ -152,7 +150,7 @@ impl Built<'_> {
 
 impl Drop for Built<'_> {
     fn drop(&mut self) {
-        run_within(self.world.podman.command().args(["rmi", "--force", &self.name]), ANSWER_LIMIT);
+        self.world.podman.remove_image(&self.name);
     }
 }
 

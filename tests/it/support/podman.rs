@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::command::{run, run_within};
@@ -52,6 +52,10 @@ const STATE: &str = "/tmp/kanna-podman";
 
 /// Two tests must not make the executor image at the same time.
 static MAKING_EXECUTOR_IMAGE: Mutex<()> = Mutex::new(());
+
+/// Read while images are pulled, written while some are removed: what podman finds there before it copies an image, it
+/// takes for there to its end, and fails with `layer not known` where the layer went with another image meanwhile.
+static IMAGES: RwLock<()> = RwLock::new(());
 
 /// An engine that starts containers here.
 pub struct Podman {
@@ -170,6 +174,19 @@ impl Podman {
         if ended.code == Some(0) { Ok(()) } else { Err(format!("podman import: {}", ended.stderr)) }
     }
 
+    /// Fetches an image from a registry of this machine; one for another platform, too.
+    #[track_caller]
+    pub fn pull(&self, image: &str) {
+        let _images = IMAGES.read().unwrap_or_else(PoisonError::into_inner);
+        run(self.command().args(["pull", "--quiet", "--tls-verify=false", image]));
+    }
+
+    /// Removes an image, and the containers that were made from it.
+    pub fn remove_image(&self, image: &str) {
+        let _images = IMAGES.write().unwrap_or_else(PoisonError::into_inner);
+        run_within(self.command().args(["rmi", "--force", image]), ENGINE_LIMIT);
+    }
+
     /// The image as users get it, with the executor of this build. Gives its name.
     pub fn executor_image(&self) -> &'static str {
         // a test that failed while it held the lock left nothing half-done
@@ -179,6 +196,7 @@ impl Podman {
         if !*made {
             let program = fs::read(env!("CARGO_BIN_EXE_executor")).expect("cargo has built it");
             self.import(&executor_tar(&program), &EXECUTOR_CONFIG, EXECUTOR_IMAGE).expect("imported");
+            let _images = IMAGES.write().unwrap_or_else(PoisonError::into_inner);
             run(self.command().args(["image", "prune", "--force"]));
             *made = true;
         }
