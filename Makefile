@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their set-up themselves on a Debian-like machine with a Rust toolchain.
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PACKAGES := apache2-utils attr busybox-static bzip2 jq libcap2-bin openssl podman runc skopeo umoci buildah docker-registry \
+PACKAGES := apache2-utils attr busybox-static bzip2 git jq libcap2-bin openssl podman runc skopeo umoci buildah docker-registry \
 	debootstrap uidmap xz-utils zstd xfsprogs btrfs-progs
 
 .PHONY: all setup demo lint test test-long test-real bench dist image

@@ -3,8 +3,7 @@
 use std::fs;
 
 use super::plan::Unseen;
-use super::{DOCKERFILE_BYTES, Error, Request, context_source, plan_request, read_dockerfile};
-use crate::context;
+use super::{DOCKERFILE_BYTES, Error, Request, open_context, plan_request, read_dockerfile};
 use crate::dockerfile;
 use crate::http::{self, FilePlace};
 use crate::oci::Platform;
@@ -36,7 +35,7 @@ fn dockerfile_text(request: &Request) -> Result<Vec<u8>, Error> {
     }
     let scratch =
         tempfile::tempdir_in(TEMPORARY).map_err(|source| Error::WorkDirectory { path: TEMPORARY.into(), source })?;
-    let sub_path = request.context_sub_path.as_deref();
-    let context = context::open(&context_source(&request.context), sub_path, scratch.path(), &Stop::new())?;
+    let http = http::Client::new(request.http.clone())?;
+    let context = open_context(request, &http, scratch.path(), &Stop::new())?;
     read_dockerfile(&context, path)
 }

@@ -75,6 +75,9 @@ pub enum Error {
     /// The build context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
+    /// A repository is not here.
+    #[error(transparent)]
+    Repository(#[from] context::git::Error),
     /// A named context cannot be used.
     #[error("open the named context {name}")]
     NamedContext {
@@ -195,6 +198,17 @@ pub enum StepError {
     /// A server cannot be asked.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// A repository is not here.
+    #[error(transparent)]
+    Repository(#[from] context::git::Error),
+    /// There is no place for what is fetched.
+    #[error("make a directory in {path}", path = path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// An image that is copied from could not be fetched or unpacked.
     #[error("unpack the image {image} for --from")]
     Image {

@@ -30,21 +30,21 @@ pub use metadata::{BadValue, DEFAULT_PATH, StageConfig};
 pub use plan::{
     Action, Base, BaseImage, CopyFrom, CopySource, CopyStep, Files, Image, Plan, RunStep, Stage, Step, Unseen,
 };
-pub use planner::{PlanError, PlanFault, Wishes, is_git, plan};
+pub use planner::{PlanError, PlanFault, Wishes, plan};
 pub use request::{ContextSource, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings};
 pub use variables::{GlobalScope, StageScope};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use crate::blobs::BlobStore;
-use crate::context::{self, Context, ignore_file, ignore_file_for};
+use crate::context::{self, Context, git, ignore_file, ignore_file_for};
 use crate::credentials::Keychain;
 use crate::dockerfile::{self, Dockerfile};
 use crate::http::{self, FilePlace};
@@ -55,7 +55,7 @@ use crate::registry::{Client, PushImage, RemoteImage};
 use crate::run::Supervisor;
 use crate::snapshot;
 use crate::sys::Stop;
-use crate::tree::RootIndex;
+use crate::tree::{ImagePath, RootIndex};
 use place::{Admitted, Place};
 
 /// Where the program and all that is its own lie in our image.
@@ -92,9 +92,8 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     let admitted = Admitted::ask(request, stop)?;
     let scratch = scratch(&request.work_dir)?;
     let place = Place::prepare(request, admitted, scratch.path(), stop)?;
-    let context =
-        context::open(&context_source(&request.context), request.context_sub_path.as_deref(), scratch.path(), stop)?;
     let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
+    let context = open_context(request, &http, scratch.path(), stop)?;
     let (text, ignore_file) = match &request.dockerfile {
         FilePlace::Path(path) => (read_dockerfile(&context, path)?, ignore_file_for(&context, path)?),
         FilePlace::Address(address) => {
@@ -121,7 +120,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     snapshot::survey(&place.root, &mut index, &place.ignored)?;
     let before = request.cleanup.then(|| index.clone());
     let store = BlobStore::open(&place.blobs)?.until(stop.clone());
-    let named = named::open_all(&request.named_contexts, &plan, &http, scratch.path(), stop)?;
+    let named = named::open_all(request, &plan, &http, scratch.path(), stop)?;
     let masked = scratch.path().join("masked");
     fs::create_dir_all(&masked).map_err(|source| Error::WorkDirectory { path: masked.clone(), source })?;
     let image_root = place.as_image(&masked, stop)?;
@@ -139,6 +138,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         ignored: &place.ignored,
         isolated: place.world(),
         supervisor,
+        stop,
         scratch: scratch.path(),
     };
     let mut builder = stage::Builder::new(world, index);
@@ -163,12 +163,40 @@ fn scratch(work_dir: &Path) -> Result<TempDir, Error> {
         .map_err(|source| Error::WorkDirectory { path: work_dir.to_path_buf(), source })
 }
 
-fn context_source(source: &ContextSource) -> context::Source {
-    match source {
+/// Opens the build context; what is no directory yet becomes one below `scratch`.
+fn open_context(request: &Request, http: &http::Client, scratch: &Path, stop: &Stop) -> Result<Context, Error> {
+    let source = match &request.context {
         ContextSource::Directory(place) => context::Source::Directory(place.clone()),
         ContextSource::Tar(file) => context::Source::Tar(file.clone()),
         ContextSource::TarStdin => context::Source::TarStdin,
-    }
+        ContextSource::Repository(repository) => {
+            let place = scratch.join("repository");
+            context::Source::Directory(check_out(repository, request, http, &place, stop)?)
+        }
+    };
+    Ok(context::open(&source, request.context_sub_path.as_deref(), scratch, stop)?)
+}
+
+/// Makes the working tree of a repository in `place`; gives the directory of it that is meant.
+fn check_out(
+    repository: &git::Repository,
+    request: &Request,
+    http: &http::Client,
+    place: &Path,
+    stop: &Stop,
+) -> Result<PathBuf, git::Error> {
+    tracing::info!("Cloning {}", repository.address);
+    // who we are for the server of the context, we are for other repositories there
+    let repository = match &request.context {
+        ContextSource::Repository(context) => &git::Repository {
+            address: repository.address.clone().with_login_of(&context.address),
+            ..repository.clone()
+        },
+        _ => repository,
+    };
+    git::clone(repository, http, request.threads.get(), place, stop)?;
+    let directory = repository.directory.as_deref().unwrap_or_default();
+    Ok(ImagePath::clean(directory).below(place))
 }
 
 /// Plans what `request` asks for, and tells of build arguments that nothing takes.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::check_out;
 use super::error::Error;
 use super::plan::Plan;
-use super::request::{NamedContext, NamedSource};
+use super::request::{NamedContext, NamedSource, Request};
 use crate::context::{self, Context, IgnoreFile, ignore_file};
 use crate::http::{self, FilePlace};
 use crate::sys::Stop;
@@ -17,9 +18,9 @@ pub(super) struct NamedFiles {
     pub(super) ignore_file: Option<IgnoreFile>,
 }
 
-/// Opens those that the plan uses; archives are fetched and unpacked below `scratch`.
+/// Opens those that the plan uses; archives and repositories are fetched and unpacked below `scratch`.
 pub(super) fn open_all(
-    contexts: &[NamedContext],
+    request: &Request,
     plan: &Plan,
     http: &http::Client,
     scratch: &Path,
@@ -27,11 +28,17 @@ pub(super) fn open_all(
 ) -> Result<BTreeMap<usize, NamedFiles>, Error> {
     let mut opened = BTreeMap::new();
     for number in plan.named_contexts() {
-        let NamedContext { name, source: NamedSource::Files(place) } = &contexts[number] else { continue };
+        let NamedContext { name, source } = &request.named_contexts[number];
         let failed = |source| Error::NamedContext { name: name.to_string(), source };
         let unpacked = scratch.join("named").join(number.to_string());
-        let files = open(place, http, scratch, &unpacked, stop).map_err(|error| failed(Box::new(error)))?;
-        opened.insert(number, files);
+        let files = match source {
+            NamedSource::Files(place) => open(place, http, scratch, &unpacked, stop),
+            NamedSource::Repository(repository) => check_out(repository, request, http, &unpacked, stop)
+                .map_err(Error::from)
+                .and_then(|directory| open(&FilePlace::Path(directory), http, scratch, &unpacked, stop)),
+            NamedSource::Image(_) => continue,
+        };
+        opened.insert(number, files.map_err(|error| failed(Box::new(error)))?);
     }
     Ok(opened)
 }

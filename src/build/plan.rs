@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::copy::{ModeSpec, Unpack};
 use crate::context::PatternList;
+use crate::context::git::Repository;
 use crate::dockerfile::Heredoc;
 use crate::http::Address;
 use crate::image::ImageConfig;
@@ -148,6 +149,8 @@ pub enum CopySource {
         /// `--checksum`.
         checksum: Option<Digest>,
     },
+    /// The files of a git repository.
+    Repository(Box<Repository>),
     /// A file that stands in the Dockerfile.
     Inline {
         /// Its name, if the destination is a directory.
@@ -213,7 +216,7 @@ impl<I> CopyStep<I> {
     pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.sources.iter().filter_map(|source| match source {
             CopySource::Path(path) => Some(path.as_bytes()),
-            CopySource::Url { .. } | CopySource::Inline { .. } => None,
+            CopySource::Url { .. } | CopySource::Repository(_) | CopySource::Inline { .. } => None,
         })
     }
 }

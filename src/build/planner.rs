@@ -6,7 +6,6 @@ mod names;
 mod run;
 mod steps;
 
-pub use copy::is_git;
 pub use error::{PlanError, PlanFault};
 
 use std::mem;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::context::git::Repository;
 use crate::http::{self, FilePlace};
 use crate::image::Format;
 use crate::layer::Level;
@@ -91,11 +92,11 @@ impl Request {
     pub(super) fn context_directories(&self) -> impl Iterator<Item = &Path> {
         let context = match &self.context {
             ContextSource::Directory(place) => Some(place),
-            ContextSource::Tar(_) | ContextSource::TarStdin => None,
+            ContextSource::Tar(_) | ContextSource::TarStdin | ContextSource::Repository(_) => None,
         };
         let named = self.named_contexts.iter().filter_map(|context| match &context.source {
             NamedSource::Files(FilePlace::Path(place)) => Some(place),
-            NamedSource::Files(FilePlace::Address(_)) | NamedSource::Image(_) => None,
+            NamedSource::Files(FilePlace::Address(_)) | NamedSource::Image(_) | NamedSource::Repository(_) => None,
         });
         context.into_iter().chain(named).map(PathBuf::as_path)
     }
@@ -141,6 +142,8 @@ pub enum ContextSource {
     Tar(PathBuf),
     /// A tar stream on standard input, compressed or not.
     TarStdin,
+    /// A git repository.
+    Repository(Box<Repository>),
 }
 
 /// What FROM and `--from` mean by a name, whatever else has that name.
@@ -157,6 +160,8 @@ pub struct NamedContext {
 pub enum NamedSource {
     /// A directory, or a tar on a server, compressed or not.
     Files(FilePlace),
+    /// The files of a git repository.
+    Repository(Box<Repository>),
     /// Another image.
     Image(Reference),
 }

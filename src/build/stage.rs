@@ -21,6 +21,7 @@ use crate::registry::Client;
 use crate::rootfs::{Ignored, Root};
 use crate::run::{self, Supervisor};
 use crate::snapshot::{self, ChosenTracker, Distrust};
+use crate::sys::Stop;
 use crate::tree::{Changeset, ImagePath, RootIndex, Timestamp};
 
 /// What a finished stage leaves to later ones.
@@ -57,6 +58,7 @@ pub(super) struct World<'a> {
     /// What commands see besides, where they run isolated.
     pub(super) isolated: Option<&'a run::World>,
     pub(super) supervisor: &'a Supervisor,
+    pub(super) stop: &'a Stop,
     /// A directory that goes when the build ends.
     pub(super) scratch: &'a Path,
 }

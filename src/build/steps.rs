@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use tempfile::TempPath;
+use tempfile::{TempDir, TempPath};
 
+use super::check_out;
 use super::copy::{self, CopyRequest, Origin, SourceItem};
 use super::error::StepError;
 use super::kept::Tree;
@@ -54,20 +55,15 @@ impl Builder<'_> {
                 tree(&image)
             }
         };
-        let downloads = self.downloads(step)?;
-        let mut downloaded = downloads.iter();
+        let fetched = self.fetch(step)?;
+        let mut fetched_in_order = fetched.iter();
         let sources = step
             .sources
             .iter()
             .map(|source| match source {
                 CopySource::Path(path) => SourceItem::Path(path.clone().into_bytes()),
-                CopySource::Url { address, .. } => {
-                    let download = downloaded.next().expect("every URL was fetched, in order");
-                    SourceItem::Download {
-                        name: address.file_name().unwrap_or_else(|| UNNAMED.to_vec()),
-                        place: download.place(),
-                        mtime: download.last_modified.unwrap_or(Timestamp::EPOCH),
-                    }
+                CopySource::Url { .. } | CopySource::Repository(_) => {
+                    fetched_in_order.next().expect("every remote source was fetched, in order").item()
                 }
                 CopySource::Inline { name, content } => {
                     SourceItem::Heredoc { name: name.clone().into_bytes(), bytes: content.as_bytes() }
@@ -94,16 +90,28 @@ impl Builder<'_> {
         Ok(pool.install(|| copy::copy(&request, root, index, ignored))?)
     }
 
-    /// Fetches the URLs among the sources, in order.
-    fn downloads(&self, step: &CopyStep) -> Result<Vec<Download>, StepError> {
-        let mut downloads = Vec::new();
+    /// Fetches the URLs and repositories among the sources, in order.
+    fn fetch(&self, step: &CopyStep) -> Result<Vec<Fetched>, StepError> {
+        let World { request, http, scratch, stop, .. } = self.world;
+        let mut fetched = Vec::new();
         for source in &step.sources {
-            if let CopySource::Url { address, checksum } = source {
-                tracing::info!("Downloading {address}");
-                downloads.push(self.world.http.download(address, *checksum, self.world.scratch)?);
+            match source {
+                CopySource::Url { address, checksum } => {
+                    tracing::info!("Downloading {address}");
+                    let name = address.file_name().unwrap_or_else(|| UNNAMED.to_vec());
+                    fetched.push(Fetched::File { name, download: http.download(address, *checksum, scratch)? });
+                }
+                CopySource::Repository(repository) => {
+                    let failed = |source| StepError::Directory { path: scratch.to_path_buf(), source };
+                    let directory = tempfile::tempdir_in(scratch).map_err(failed)?;
+                    let files = check_out(repository, request, http, &directory.path().join("repository"), stop)?;
+                    let root = Root::open(&files)?.until(stop.clone());
+                    fetched.push(Fetched::Tree { root, _directory: directory });
+                }
+                CopySource::Path(_) | CopySource::Inline { .. } => {}
             }
         }
-        Ok(downloads)
+        Ok(fetched)
     }
 
     /// Runs a command; `wants_layer` says whether somebody wants to know of its changes what the snapshot mode tells.
@@ -223,6 +231,25 @@ impl World<'_> {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         let seen_at = ImagePath::clean(seen_at.map_or(file.as_os_str().as_encoded_bytes(), str::as_bytes));
         Ok(Script { file, seen_at })
+    }
+}
+
+/// A remote source, while it is here.
+enum Fetched {
+    File { name: Vec<u8>, download: Download },
+    Tree { root: Root, _directory: TempDir },
+}
+
+impl Fetched {
+    fn item(&self) -> SourceItem<'_> {
+        match self {
+            Fetched::File { name, download } => SourceItem::Download {
+                name: name.clone(),
+                place: download.place(),
+                mtime: download.last_modified.unwrap_or(Timestamp::EPOCH),
+            },
+            Fetched::Tree { root, .. } => SourceItem::Tree { root },
+        }
     }
 }
 

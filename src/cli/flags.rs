@@ -17,16 +17,20 @@ pub(super) struct Flags {
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 
-    /// Build context: a directory, dir://PATH, tar://PATH or tar://stdin
+    /// Build context: a directory, dir://PATH, tar://PATH, tar://stdin, git://HOST/PATH#REFERENCE#COMMIT or
+    /// https://….git#REF:DIRECTORY
     #[arg(short, long, default_value = "/workspace/")]
     pub(super) context: String,
     /// Files or an image for FROM and COPY --from: NAME=DIRECTORY, NAME=docker-image://IMAGE, or
-    /// NAME=https://… for a tar; may be repeated
+    /// NAME=https://… for a tar or, as https://….git, a repository; may be repeated
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     pub(super) build_contexts: Vec<String>,
     /// Directory inside the context to use as the context
     #[arg(long, value_name = "PATH")]
     pub(super) context_sub_path: Option<String>,
+    /// How to clone a git context: branch, single-branch, recurse-submodules, depth, insecure-skip-tls
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(super) git: Option<String>,
     /// The Dockerfile: a path is looked for in the current directory and then in the context
     #[arg(short = 'f', long, value_name = "PATH|URL", default_value = "Dockerfile")]
     pub(super) dockerfile: String,
@@ -218,9 +222,6 @@ pub(super) struct OtherFlags {
     /// Secret for RUN --mount=type=secret; may be repeated
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(super) secrets: Vec<String>,
-    /// How to clone a git context
-    #[arg(long, value_name = "KEY=VALUE,…")]
-    pub(super) git: Option<String>,
     /// Credential helpers to ask; may be repeated
     #[arg(long = "credential-helpers", value_name = "HELPER")]
     pub(super) credential_helpers: Vec<String>,

@@ -8,6 +8,7 @@
 //!
 //! Not here: the build (`build`), which takes a [`Request`].
 
+mod contexts;
 mod duration;
 mod flags;
 mod logging;

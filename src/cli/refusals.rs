@@ -44,7 +44,8 @@ pub(super) fn check(flags: &Flags) -> Result<(), Error> {
 pub(super) const CONTEXT: &str = "fetch it first and give a directory, tar://PATH or tar://stdin";
 
 /// What to do instead of a named context that has to be fetched.
-pub(super) const NAMED_CONTEXT: &str = "give a directory, docker-image://NAME, or the https:// address of a tar";
+pub(super) const NAMED_CONTEXT: &str =
+    "give a directory, docker-image://NAME, or the https:// address of a tar or a repository";
 
 const LOGIN: &str = "put a token for the registry into config.json";
 

@@ -71,7 +71,7 @@ fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
             let context = request.context_sub_path.as_ref().map_or_else(|| context.clone(), |sub| context.join(sub));
             Some(context.join(dockerfile))
         }
-        ContextSource::Tar(_) | ContextSource::TarStdin => None,
+        ContextSource::Tar(_) | ContextSource::TarStdin | ContextSource::Repository(_) => None,
     };
     [Some(dockerfile.clone()), in_context].into_iter().flatten().find_map(|path| fs::read(path).ok())
 }

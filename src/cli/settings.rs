@@ -11,14 +11,12 @@ use super::flags::{self, Flags};
 use super::logging::{LogFormat, LogSettings};
 use super::progress::Bars;
 use super::result_files::ResultFiles;
-use super::{Error, refusals};
-use crate::build::{
-    self, ContextSource, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings,
-};
+use super::{Error, contexts, refusals};
+use crate::build::{Isolation, Listeners, Output, Request, SnapshotSettings};
 use crate::http::{self, FilePlace};
 use crate::image::Format;
 use crate::layer::Level;
-use crate::oci::{Destination, parse_reference};
+use crate::oci::Destination;
 use crate::registry;
 use crate::rootfs::container::Surroundings;
 use crate::rootfs::pristine::InPlaceRequest;
@@ -79,9 +77,9 @@ pub(super) fn settings(
     let isolation = isolation(flags, &surroundings)?;
     let work_dir = work_dir(flags, call, isolation, variable)?;
     let request = Request {
-        context: context(&flags.context)?,
+        context: contexts::context(flags, variable)?,
         context_sub_path: given(&flags.context_sub_path).map(PathBuf::from),
-        named_contexts: flags.build_contexts.iter().map(|text| named_context(text)).collect::<Result<_, _>>()?,
+        named_contexts: contexts::named(flags)?,
         dockerfile: value("dockerfile", if flags.dockerfile.is_empty() { "Dockerfile" } else { &flags.dockerfile })?,
         build_args: build_args(&flags.build_args, variable)?,
         target: given(&flags.target).map(str::to_owned),
@@ -233,42 +231,9 @@ fn file_place(flag: &'static str, typed: &Option<String>) -> Result<Option<FileP
 }
 
 /// While it is still known what a path is relative to: the build may take the current directory away.
-fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
+pub(super) fn absolute(path: impl AsRef<Path>) -> Result<PathBuf, Error> {
     let path = path.as_ref();
     std::path::absolute(path).map_err(|source| Error::CurrentDirectory { path: path.to_owned(), source })
-}
-
-fn context(text: &str) -> Result<ContextSource, Error> {
-    match text.split_once("://") {
-        _ if text.is_empty() => Err(Error::NoContext),
-        None => Ok(ContextSource::Directory(absolute(text)?)),
-        Some(("dir" | "tar", "")) => Err(Error::NoContext),
-        Some(("dir", path)) => Ok(ContextSource::Directory(absolute(path)?)),
-        Some(("tar", "stdin")) => Ok(ContextSource::TarStdin),
-        Some(("tar", path)) => Ok(ContextSource::Tar(absolute(path)?)),
-        Some((scheme @ ("gs" | "s3" | "git" | "https"), _)) => Err(Error::Unsupported {
-            flag: "context",
-            feature: format!("a context of the form {scheme}://…"),
-            instead: refusals::CONTEXT,
-        }),
-        Some((scheme, _)) => Err(Error::UnknownContext { scheme: scheme.to_owned() }),
-    }
-}
-
-fn named_context(text: &str) -> Result<NamedContext, Error> {
-    let flag = "build-context";
-    let (name, place) = pair(flag, text)?;
-    let reference = |text: &str| parse_reference(text).map_err(|source| bad_value(flag, text, source));
-    let later = |feature: String| Error::Unsupported { flag, feature, instead: refusals::NAMED_CONTEXT };
-    let source = match place.split_once("://") {
-        _ if build::is_git(&place) => return Err(later("a context from a git repository".to_owned())),
-        None => NamedSource::Files(FilePlace::Path(absolute(&place)?)),
-        Some(("dir", path)) => NamedSource::Files(FilePlace::Path(absolute(path)?)),
-        Some(("docker-image", image)) => NamedSource::Image(reference(image)?),
-        Some(("http" | "https", _)) => NamedSource::Files(value(flag, &place)?),
-        Some((scheme, _)) => return Err(later(format!("a context of the form {scheme}://…"))),
-    };
-    Ok(NamedContext { name: reference(&name)?, source })
 }
 
 fn build_args(arguments: &[String], variable: Variable<'_>) -> Result<Vec<(String, Option<String>)>, Error> {
@@ -384,25 +349,29 @@ fn filled(flag: &[String]) -> impl Iterator<Item = &String> {
     flag.iter().filter(|text| !text.is_empty())
 }
 
-fn value<T>(flag: &'static str, text: &str) -> Result<T, Error>
+pub(super) fn value<T>(flag: &'static str, text: &str) -> Result<T, Error>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
     text.parse().map_err(|source| bad_value(flag, text, source))
 }
 
-fn bad_value(flag: &'static str, text: impl ToString, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn bad_value(
+    flag: &'static str,
+    text: impl ToString,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
     Error::BadValue { flag, value: text.to_string(), source: Box::new(source) }
 }
 
-fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
+pub(super) fn pair(flag: &'static str, text: &str) -> Result<(String, String), Error> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(Error::BadForm { flag, value: text.to_owned(), form: "NAME=VALUE" }),
     }
 }
 
-fn text_variable(variable: Variable<'_>, name: &str) -> Result<Option<String>, Error> {
+pub(super) fn text_variable(variable: Variable<'_>, name: &str) -> Result<Option<String>, Error> {
     let text = |value: OsString| value.into_string().map_err(|_| Error::VariableNotText { name: name.to_owned() });
     variable(name).map(text).transpose()
 }

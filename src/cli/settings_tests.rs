@@ -1,6 +1,8 @@
 use super::super::flags::parse;
 use super::super::report;
 use super::*;
+use crate::build::{ContextSource, NamedSource};
+use crate::context::git::{History, Revision};
 use crate::http::FilePlace;
 use crate::rootfs::container::Mark;
 use crate::snapshot::{ChangeTracker, SnapshotMode};
@@ -59,12 +61,47 @@ fn contexts() {
         ("", "please specify a path to the build context"),
         ("dir://", "please specify a path to the build context"),
         ("gs://b/c.tar.gz", "--context: a context of the form gs://… is not supported yet"),
-        ("git://h/r", "--context: a context of the form git://… is not supported yet"),
+        ("git://", "please specify a path to the build context"),
+        ("git://h/r#a#b", "invalid value \"git://h/r#a#b\" for --context: "),
+        ("git@h:r.git", "invalid value \"git@h:r.git\" for --context: "),
+        ("https://h/r.git?no=key", "invalid value \"https://h/r.git?no=key\" for --context: "),
         ("https://h/c.tar.gz", "--context: a context of the form https://… is not supported yet"),
         ("ftp://h/c", "unknown build context prefix ftp://"),
     ] {
         let text = refused(&format!("--no-push --context={typed}"), &[]);
         assert!(text.starts_with(told), "{typed}: {text}");
+    }
+}
+
+#[test]
+fn contexts_from_repositories() {
+    let read = |arguments: &str, variables: &[(&str, &str)]| match request(arguments, variables).context {
+        ContextSource::Repository(repository) => *repository,
+        other => panic!("{arguments}: {other:?}"),
+    };
+    let address = |text: &str| text.parse::<http::Address>().expect(text);
+    let found = read("--context=git://h/r#refs/heads/b --git=branch=c,recurse-submodules=true", &[]);
+    assert_eq!(found.address, address("https://h/r"));
+    assert_eq!(found.revision, Revision::Reference("refs/heads/b".to_owned()));
+    assert_eq!((found.keeps_git_directory, found.has_submodules, found.history), (Some(true), true, History::Whole));
+    let found = read("--context=https://h/r.git --git=branch=c,insecure-skip-tls=true", &[]);
+    assert_eq!(found.revision, Revision::Reference("c".to_owned()));
+    assert_eq!((found.keeps_git_directory, found.history, found.skips_verify), (None, History::NONE, true));
+    for (context, variables, meant) in [
+        ("git://h/r", &[("GIT_TOKEN", "t")][..], "https://t@h/r"),
+        ("git://h/r", &[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")], "https://u:p@h/r"),
+        ("git://h/r", &[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p"), ("GIT_TOKEN", "t")], "https://t@h/r"),
+        ("git://own@h/r", &[("GIT_TOKEN", "t")], "https://own@h/r"),
+        ("git://h/r", &[("GIT_PULL_METHOD", "http"), ("GIT_TOKEN", "")], "http://h/r"),
+        ("https://h/r.git", &[("GIT_TOKEN", "t")], "https://t@h/r.git"),
+    ] {
+        assert_eq!(read(&format!("--context={context}"), variables).address, address(meant), "{context} {variables:?}");
+    }
+    let text = refused("--no-push --context=git://h/r", &[("GIT_PULL_METHOD", "ssh")]);
+    assert!(text.contains("https or http"), "{text}");
+    for git in ["branches=b", "depth=all", "single-branch=no"] {
+        let text = refused(&format!("--no-push --context=git://h/r --git={git}"), &[]);
+        assert!(text.starts_with(&format!("invalid value \"{git}\" for --git: ")), "{text}");
     }
 }
 
@@ -350,7 +387,7 @@ fn files_on_servers() {
 #[test]
 fn named_contexts() {
     let arguments = "--build-context a=/a --build-context=b=dir:///b/c --build-context a:1=docker-image://r.example/x \
-                     --build-context t=https://h/t.tar.gz --build-context=e=rel";
+                     --build-context t=https://h/t.tar.gz --build-context=e=rel --build-context g=https://h/r.git#v1";
     let named = request(arguments, &[]).named_contexts;
     let files = |path: &str| NamedSource::Files(FilePlace::Path(path.into()));
     let relative = std::path::absolute("rel").expect("a current directory");
@@ -363,6 +400,10 @@ fn named_contexts() {
             NamedSource::Files(FilePlace::Address("https://h/t.tar.gz".parse().expect("an address"))),
         ),
         ("docker.io/library/e:latest", NamedSource::Files(FilePlace::Path(relative))),
+        (
+            "docker.io/library/g:latest",
+            NamedSource::Repository(Box::new("https://h/r.git#v1".parse().expect("a repository"))),
+        ),
     ];
     let named: Vec<_> = named.into_iter().map(|context| (context.name.to_string(), context.source)).collect();
     assert_eq!(named, meant.map(|(name, source)| (name.to_owned(), source)));
@@ -371,8 +412,8 @@ fn named_contexts() {
         ("A=/a", "for --build-context: "),
         ("a=docker-image://", "for --build-context: "),
         ("a=https://", "for --build-context: "),
-        ("a=https://h/r.git#main", "a context from a git repository is not supported yet"),
-        ("a=git@h:r", "a context from a git repository is not supported yet"),
+        ("a=https://h/r.git?no=key", "has no \"no\""),
+        ("a=git@h:r", "not by ssh"),
         ("a=oci-layout:///l", "a context of the form oci-layout://… is not supported yet"),
     ] {
         let text = refused(&format!("--no-push --build-context {typed}"), &[]);

@@ -4,8 +4,11 @@
 //! symlink in it leads to other files of the machine. [`IgnoreFile`] holds moby's rules for `.dockerignore`, and
 //! [`pattern`] its wildcards.
 //!
-//! Not here: copying (`build::copy`); contexts from repositories and buckets.
+//! [`git`] fetches repositories into directories.
+//!
+//! Not here: copying (`build::copy`); contexts from buckets.
 
+pub mod git;
 mod ignore;
 pub mod pattern;
 mod unpack;

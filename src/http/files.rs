@@ -31,12 +31,14 @@ impl Download {
 }
 
 /// A request for, or with, a plain file.
-struct Ask<'a> {
-    what: String,
-    method: Method,
-    address: &'a Address,
-    headers: HeaderMap,
-    body: Option<Bytes>,
+pub(super) struct Ask<'a> {
+    pub(super) what: String,
+    pub(super) method: Method,
+    pub(super) address: &'a Address,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    /// Whoever answers for the address's own host is believed.
+    pub(super) skips_verify: bool,
 }
 
 impl Client {
@@ -81,6 +83,7 @@ impl Client {
             address,
             headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]),
             body: Some(Bytes::copy_from_slice(text.as_bytes())),
+            skips_verify: false,
         };
         self.block_on(async {
             let mut pauses = self.pauses(0);
@@ -92,11 +95,12 @@ impl Client {
     }
 
     /// One try; redirects are followed. What the address says of user and password goes to its own host only.
-    async fn send(&self, ask: &Ask<'_>) -> Result<Response, Error> {
+    pub(super) async fn send(&self, ask: &Ask<'_>) -> Result<Response, Error> {
         let mut url = ask.address.url().clone();
         for _ in 0..=REDIRECTS {
             let host = host_and_port(&url);
-            let client = self.trusting(Trust { authorities_of: host.clone(), host, skips_verify: false })?;
+            let skips_verify = ask.skips_verify && ask.address.is_on_host_of(&url);
+            let client = self.trusting(Trust { authorities_of: host.clone(), host, skips_verify })?;
             let mut request = client.request(ask.method.clone(), url).headers(ask.headers.clone());
             if let Some(body) = &ask.body {
                 request = request.body(body.clone());
@@ -105,7 +109,7 @@ impl Client {
             if !is_followed(response.status(), &ask.method) {
                 return expect_success(response, &ask.what).await;
             }
-            url = location(&response, &ask.what)?;
+            url = ask.address.introduce(location(&response, &ask.what)?);
         }
         Err(Error::Redirects { what: ask.what.clone() })
     }
@@ -135,7 +139,7 @@ impl Client {
 impl Ask<'_> {
     fn get(address: &Address) -> Ask<'_> {
         let what = format!("get {address}");
-        Ask { what, method: Method::GET, address, headers: HeaderMap::new(), body: None }
+        Ask { what, method: Method::GET, address, headers: HeaderMap::new(), body: None, skips_verify: false }
     }
 }
 

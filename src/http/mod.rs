@@ -12,6 +12,7 @@
 mod address;
 mod answer;
 mod client;
+mod conversation;
 mod date;
 mod error;
 mod files;
@@ -24,6 +25,7 @@ mod verifier;
 pub use address::{Address, BadAddress, FilePlace};
 pub use answer::{expect_success, is_followed, location, read_limited, refusal, within};
 pub use client::{Client, host_and_port, host_without_port, is_loopback};
+pub use conversation::{Answer, Question};
 pub use error::{Error, TlsFault};
 pub use files::Download;
 pub use pauses::{Pauses, chain};

@@ -41,6 +41,11 @@ impl Stop {
         if self.0.is_asked.load(Ordering::Acquire) { Err(Stopped) } else { Ok(()) }
     }
 
+    /// For those who look for themselves: true once somebody has asked.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0.is_asked
+    }
+
     /// Does `work`, or drops it half-way when somebody asks.
     pub async fn interrupting<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
         self.0.token.run_until_cancelled(work).await.ok_or(Stopped)

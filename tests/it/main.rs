@@ -23,6 +23,7 @@ mod real_commands;
 mod real_world;
 mod registry;
 mod registry_faults;
+mod repositories;
 mod signals;
 mod stages;
 mod support;

@@ -162,11 +162,16 @@ fn urls_that_cannot_be_added() {
         ("other", format!("ADD --checksum={other} http://{host}/dated /"), "instead of sha256:", 1),
         ("nobody", "ADD http://127.0.0.1:1/a /".to_owned(), "http://127.0.0.1:1/a", 0),
         ("copy", format!("COPY http://{host}/plain /"), "ADD does", 0),
-        ("git", format!("ADD http://{host}/repository.git#main /"), "git repository", 0),
+        ("git", "ADD git@127.0.0.1:repository.git /".to_owned(), "not by ssh", 0),
         ("no-address", "ADD http:// /".to_owned(), "http[s]://host", 0),
         ("sha512", format!("ADD --checksum=sha512:00 http://{host}/plain /"), "sha256:<64 hex digits>", 0),
         ("local", format!("ADD --checksum={other} Dockerfile /"), "--checksum is for", 0),
-        ("several", format!("ADD --checksum={other} http://{host}/plain http://{host}/dated /a/"), "one URL", 0),
+        (
+            "several",
+            format!("ADD --checksum={other} http://{host}/plain http://{host}/dated /a/"),
+            "one URL or repository",
+            0,
+        ),
     ] {
         let before = server.seen().len();
         let context = world.context(name, &format!("FROM scratch\nCOPY Dockerfile /\n{instruction}\n"));

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::sources::{find_sources, not_found, split_pivot};
 use super::transfer::Transfer;
 use super::write::{Bytes, FileTask};
-use super::{CopyError, CopyRequest, Found, Unpack};
+use super::{CopyError, CopyRequest, Found, Origin, Unpack};
 use crate::context::pattern::has_wildcard;
 use crate::rootfs::Root;
 use crate::sys::Errno;
@@ -69,7 +69,9 @@ impl Copier<'_, '_> {
         let Some(from) = request.origin.files() else { return Ok(()) };
         let stat = match from.look(&found.at)? {
             None => return Err(not_found(found.named.as_bytes())),
-            Some(source) if source.is_directory() => return self.copy_directory(request, &found.at, filter).map(drop),
+            Some(source) if source.is_directory() => {
+                return self.copy_directory(&request.origin, &found.at, filter).map(drop);
+            }
             Some(Source::OnDisk(stat)) => stat,
             Some(Source::Device(node)) => {
                 let node = self.settings.device(node);
@@ -94,13 +96,13 @@ impl Copier<'_, '_> {
     }
 
     /// Copies what is in a directory into the destination. Tells how much there was.
-    fn copy_directory(
+    pub(super) fn copy_directory(
         &mut self,
-        request: &CopyRequest<'_>,
+        origin: &Origin<'_>,
         source: &ImagePath,
         filter: &Filter<'_>,
     ) -> Result<usize, CopyError> {
-        let Some(from) = request.origin.files() else { return Ok(0) };
+        let Some(from) = origin.files() else { return Ok(0) };
         let target = self.prepare()?;
         make_directories(&mut self.recorder, &self.settings, &target)?;
         self.recorder.open(&target)?;
@@ -121,7 +123,7 @@ impl Copier<'_, '_> {
     ) -> Result<(), CopyError> {
         let (pivot, pattern) = split_pivot(text);
         for found in find_sources(&request.origin, pivot.as_bytes())? {
-            let copied = self.copy_directory(request, &found.at, &filter.including(&pattern)?)?;
+            let copied = self.copy_directory(&request.origin, &found.at, &filter.including(&pattern)?)?;
             if copied == 0 && !pattern.is_empty() && !has_wildcard(&pattern) {
                 return Err(not_found(text));
             }

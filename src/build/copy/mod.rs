@@ -82,6 +82,11 @@ pub enum SourceItem<'a> {
         /// Last-Modified, or what stands for it.
         mtime: Timestamp,
     },
+    /// What is in a directory that ADD fetched.
+    Tree {
+        /// The directory.
+        root: &'a Root,
+    },
 }
 
 /// Which files are archives to unpack.
@@ -236,6 +241,10 @@ pub fn copy(
                 copier.copy_made_file(name, Bytes::Inline(bytes), node)?;
             }
             SourceItem::Download { name, place, mtime } => copier.copy_download(request, name, place, *mtime)?,
+            SourceItem::Tree { root } => {
+                let origin = Origin::Context { root, ignore: None };
+                copier.copy_directory(&origin, &ImagePath::root(), &Filter::new(&origin, &request.excludes))?;
+            }
         }
     }
     copier.recorder.finish()

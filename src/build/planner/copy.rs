@@ -5,23 +5,23 @@ use super::super::plan::{Action, CopyFrom, CopySource, CopyStep, Image, Step};
 use super::PlanFault;
 use super::steps::StageWork;
 use crate::context::PatternList;
+use crate::context::git::{Repository, is_git};
 use crate::dockerfile::{self, CopyFlags, Located, expand};
 use crate::http::Address;
-use crate::oci::Digest;
 use crate::tree::ImagePath;
 
 impl<I: Image> StageWork<'_, '_, '_, I> {
     pub(super) fn copy(&mut self, word: &str, copy: &dockerfile::Copy) -> Result<(String, Action<I>), PlanFault> {
         let flags = &copy.flags;
         let from = self.copy_from(flags)?;
-        let checksum = self.checksum(copy)?;
+        let remote = Remote { checksum: self.checksum(copy)?, keeps_git_directory: flags.keep_git_dir };
         let mut sources = Vec::new();
         let mut shown = Vec::new();
         for source in &copy.sources {
             match source {
                 dockerfile::CopySource::Path(text) => {
                     let text = self.word(text)?;
-                    sources.push(path_or_url(word, &text, checksum)?);
+                    sources.push(source_of(word, &text, &remote)?);
                     shown.push(text);
                 }
                 dockerfile::CopySource::Heredoc(heredoc) => {
@@ -34,7 +34,8 @@ impl<I: Image> StageWork<'_, '_, '_, I> {
                 }
             }
         }
-        if checksum.is_some() && !matches!(sources[..], [CopySource::Url { .. }]) {
+        let is_one_remote = matches!(sources[..], [CopySource::Url { .. } | CopySource::Repository(_)]);
+        if remote.checksum.is_some() && !is_one_remote {
             return Err(PlanFault::ChecksumWithoutUrl);
         }
         let destination = self.word(&copy.destination)?;
@@ -82,10 +83,9 @@ impl<I: Image> StageWork<'_, '_, '_, I> {
     }
 
     /// What ADD's only source must be, where it says so. An empty checksum is none.
-    fn checksum(&self, copy: &dockerfile::Copy) -> Result<Option<Digest>, PlanFault> {
-        let Some(text) = &copy.flags.checksum else { return Ok(None) };
-        let text = self.word(text)?;
-        if text.is_empty() { Ok(None) } else { Ok(Some(text.parse()?)) }
+    fn checksum(&self, copy: &dockerfile::Copy) -> Result<Option<String>, PlanFault> {
+        let text = copy.flags.checksum.as_ref().map(|text| self.word(text)).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
     }
 }
 
@@ -116,7 +116,14 @@ fn unpack(word: &str, flag: Option<bool>) -> Unpack {
     }
 }
 
-fn path_or_url(word: &str, text: &str, checksum: Option<Digest>) -> Result<CopySource, PlanFault> {
+/// What ADD's flags say of a source that is fetched.
+#[derive(Default)]
+struct Remote {
+    checksum: Option<String>,
+    keeps_git_directory: Option<bool>,
+}
+
+fn source_of(word: &str, text: &str, remote: &Remote) -> Result<CopySource, PlanFault> {
     let is_git = is_git(text);
     if !is_git && !Address::is_meant(text) {
         return Ok(CopySource::Path(text.to_owned()));
@@ -125,33 +132,24 @@ fn path_or_url(word: &str, text: &str, checksum: Option<Digest>) -> Result<CopyS
         return Err(PlanFault::RemoteCopy(text.to_owned()));
     }
     if is_git {
-        return Err(PlanFault::NotSupported("ADD of a git repository", "clone it in a RUN, or into the context"));
+        return repository(text, remote).map(|repository| CopySource::Repository(Box::new(repository)));
     }
     let wrong = |source| PlanFault::Address { text: text.to_owned(), source };
+    let checksum = remote.checksum.as_ref().map(|text| text.parse()).transpose()?;
     Ok(CopySource::Url { address: text.parse().map_err(wrong)?, checksum })
 }
 
-/// Is this a git repository (Dockerfile reference: ADD)? Of `http` addresses, those whose path ends in `.git`.
-pub fn is_git(source: &str) -> bool {
-    match source.split_once("://") {
-        Some(("http" | "https", rest)) => {
-            let path = rest.split(['?', '#']).next().and_then(|rest| rest.split_once('/'));
-            path.is_some_and(|(_host, path)| path.ends_with(".git"))
-        }
-        Some((scheme, _)) => matches!(scheme, "git" | "ssh"),
-        None => is_ssh_place(source),
+/// A checksum of a repository is the name of its commit.
+fn repository(text: &str, remote: &Remote) -> Result<Repository, PlanFault> {
+    let wrong = |source| PlanFault::Repository { text: text.to_owned(), source };
+    let mut repository: Repository = text.parse().map_err(wrong)?;
+    if let Some(checksum) = &remote.checksum {
+        repository.expect(checksum.parse().map_err(PlanFault::Commit)?).map_err(wrong)?;
     }
-}
-
-/// `user@host:path`, ssh's short form.
-fn is_ssh_place(source: &str) -> bool {
-    let is_name = |text: &str, others: &[char]| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(&c))
-    };
-    source.split_once('@').is_some_and(|(user, place)| {
-        let host = place.split_once(':').map_or("", |(host, _)| host);
-        is_name(user, &['-', '_']) && is_name(host, &['-', '.'])
-    })
+    if remote.keeps_git_directory.is_some() {
+        repository.keeps_git_directory = remote.keeps_git_directory;
+    }
+    Ok(repository)
 }
 
 #[cfg(test)]
@@ -163,36 +161,48 @@ mod tests {
         for (source, kind) in [
             ("a", "path"),
             ("./a.git", "path"),
-            ("github.com/moby/buildkit", "path"),
             ("ftp://h/a", "path"),
-            ("a@b", "path"),
-            ("a@b/c:d", "path"),
-            ("dir/a@b:c", "path"),
             ("http://h/a", "url"),
-            ("https://h/a.git.tar", "url"),
-            ("https://h.git", "url"),
             ("https://h/a?b=c.git", "url"),
-            ("https://h/a#b.git", "url"),
             ("https://", "wrong"),
             ("http://h:port/a", "wrong"),
-            ("https://github.com/moby/buildkit.git", "git"),
             ("https://github.com/moby/buildkit.git#v0.1:docs", "git"),
             ("https://github.com/moby/buildkit.git?ref=v0.1", "git"),
-            ("git://h/a", "git"),
-            ("ssh://git@h/a", "git"),
-            ("git@github.com:moby/buildkit.git#v0.1", "git"),
+            ("https://github.com/moby/buildkit.git?no=key", "wrong git"),
+            ("git://h/a", "wrong git"),
+            ("ssh://git@h/a", "wrong git"),
+            ("git@github.com:moby/buildkit.git#v0.1", "wrong git"),
         ] {
-            let found = match path_or_url("ADD", source, None) {
+            let found = match source_of("ADD", source, &Remote::default()) {
                 Ok(CopySource::Path(path)) if path == source => "path",
                 Ok(CopySource::Url { .. }) => "url",
-                Err(PlanFault::NotSupported(..)) => "git",
+                Ok(CopySource::Repository(_)) => "git",
+                Err(PlanFault::Repository { .. }) => "wrong git",
                 Err(PlanFault::Address { .. }) => "wrong",
                 other => panic!("{source}: {other:?}"),
             };
             assert_eq!(found, kind, "{source}");
-            let copied = path_or_url("COPY", source, None);
+            let copied = source_of("COPY", source, &Remote::default());
             assert_eq!(matches!(copied, Err(PlanFault::RemoteCopy(_))), kind != "path", "{source}");
         }
+    }
+
+    #[test]
+    fn what_flags_say_of_a_repository() {
+        let read = |checksum: Option<&str>, kept, text: &str| {
+            repository(text, &Remote { checksum: checksum.map(str::to_owned), keeps_git_directory: kept })
+        };
+        let commit = "05d2d74403d23d99daf70f4eb4fc0ff16cae7f1a";
+        let found = read(Some(commit), Some(true), "https://h/a.git#v1").expect("good");
+        assert_eq!(found.expected.map(|commit| commit.to_string()).as_deref(), Some(commit));
+        assert_eq!(found.keeps_git_directory, Some(true));
+        let found = read(None, None, "https://h/a.git?keep-git-dir=true").expect("good");
+        assert_eq!(found.keeps_git_directory, Some(true));
+        let found = read(None, Some(false), "https://h/a.git?keep-git-dir=true").expect("good");
+        assert_eq!(found.keeps_git_directory, Some(false));
+        assert!(matches!(read(Some("sha256:1"), None, "https://h/a.git"), Err(PlanFault::Commit(_))));
+        let twice = read(Some(commit), None, "https://h/a.git?checksum=05d2d74");
+        assert!(matches!(twice, Err(PlanFault::Repository { .. })));
     }
 
     #[test]

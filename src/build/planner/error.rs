@@ -2,6 +2,7 @@
 
 use super::super::metadata::BadValue;
 use super::BoxError;
+use crate::context::git::BadRepository;
 use crate::dockerfile::{Fault, Located};
 use crate::http::BadAddress;
 use crate::oci::{BadDigest, BadPlatform, BadReference};
@@ -52,9 +53,13 @@ pub enum PlanFault {
     RemoteCopy(String),
     #[error("fetch {text:?}")]
     Address { text: String, source: BadAddress },
+    #[error("fetch {text:?}")]
+    Repository { text: String, source: BadRepository },
+    #[error("--checksum")]
+    Commit(#[source] BadRepository),
     #[error("--checksum")]
     Checksum(#[from] BadDigest),
-    #[error("--checksum is for an ADD of one URL and nothing else")]
+    #[error("--checksum is for an ADD of one URL or repository and nothing else")]
     ChecksumWithoutUrl,
     #[error("{0:?} is no mode for --chmod: write 755 or u=rwX,go=rX")]
     Mode(String),

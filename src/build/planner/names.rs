@@ -60,7 +60,9 @@ impl<'a> Names<'a> {
 
     /// The same, if it has files.
     pub(super) fn files(&self, name: &str) -> Option<usize> {
-        self.context(name).filter(|(_, source)| matches!(source, NamedSource::Files(_))).map(|(number, _)| number)
+        self.context(name)
+            .filter(|(_, source)| matches!(source, NamedSource::Files(_) | NamedSource::Repository(_)))
+            .map(|(number, _)| number)
     }
 
     /// The stage before `number` that is called `name`; the last one, if several are.

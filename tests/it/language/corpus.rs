@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write;
 
 use kanna::build::{self, Action, Base, CopyFrom, CopySource, Image, Plan, Stage, Step, Wishes};
+use kanna::context::git::Revision;
 use kanna::dockerfile;
 use kanna::image::ImageConfig;
 use kanna::oci::Platform;
@@ -139,6 +140,15 @@ fn show_step(step: &Step<Known>, text: &mut String) -> std::fmt::Result {
                 match source {
                     CopySource::Path(path) => write!(text, " {path:?}")?,
                     CopySource::Url { address, .. } => write!(text, " {address}")?,
+                    CopySource::Repository(repository) => {
+                        write!(text, " repository {}", repository.address)?;
+                        if repository.revision != Revision::Default {
+                            write!(text, " at {:?}", repository.revision)?;
+                        }
+                        if let Some(directory) = &repository.directory {
+                            write!(text, " its {directory:?}")?;
+                        }
+                    }
                     CopySource::Inline { name, content } => write!(text, " {name:?}={content:?}")?,
                 }
             }

@@ -49,7 +49,20 @@ const INSTRUCTION_ROWS: &[Row] = &[
     (
         "ADD --keep-git-dir",
         "FROM scratch\nADD --keep-git-dir https://example.com/a.git /b",
-        Refused("ADD of a git repository is not supported yet"),
+        Shown("copies/a repository and its directory of git"),
+    ),
+    ("ADD git", "FROM scratch\nADD https://example.com/a.git#main:docs /b", Shown("copies/a repository")),
+    ("ADD git by ssh", "FROM scratch\nADD git@example.com:a.git /b", Refused("not by ssh")),
+    ("ADD git query", "FROM scratch\nADD https://example.com/a.git?colour=red /b", Refused("has no \"colour\"")),
+    (
+        "ADD --checksum of git",
+        "FROM scratch\nADD --checksum=05d2d74403d23d99daf70f4eb4fc0ff16cae7f1a https://example.com/a.git /b",
+        Shown("copies/a repository with its commit"),
+    ),
+    (
+        "ADD --checksum of git wrong",
+        "FROM scratch\nADD --checksum=sha256:1 https://example.com/a.git /b",
+        Refused("is no commit"),
     ),
     ("ADD --link", "FROM scratch\nADD --link a /b", Shown("add-link-tar")),
     ("ADD --unpack", "FROM scratch\nADD --unpack=false a.tar /b", Shown("add-tar-unpack-false")),

@@ -1,10 +1,15 @@
 //! An HTTP server in this process that answers whatever a test wants, also what no proper server would.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request, as far as tests look at it.
 #[derive(Debug, Clone)]
@@ -58,7 +63,7 @@ impl Reply {
         Reply { ending, ..self }
     }
 
-    fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+    fn send(&self, stream: &mut impl Write) -> std::io::Result<()> {
         write!(stream, "HTTP/1.1 {} Test\r\nConnection: close\r\n", self.status)?;
         if self.ending != Ending::Unannounced {
             write!(stream, "Content-Length: {}\r\n", self.body.len())?;
@@ -88,26 +93,43 @@ pub struct Server {
 impl Server {
     /// Answers every request with what `answer` makes of it and of the number of equal ones (method, path) before.
     pub fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start_with(None, answer)
+    }
+
+    /// The same over TLS, with a certificate and its key (PEM).
+    pub fn start_tls(
+        certificate: &Path,
+        key: &Path,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).expect("a file").collect();
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain.expect("a certificate"), key);
+        Server::start_with(Some(Arc::new(config.expect("they fit"))), answer)
+    }
+
+    fn start_with(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let host = listener.local_addr().expect("its address").to_string();
         let seen = Arc::new(Mutex::new(Vec::<Request>::new()));
         let (answer, list) = (Arc::new(answer), seen.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answer, list) = (answer.clone(), list.clone());
-                thread::spawn(move || {
-                    let Some(request) = read_request(&stream) else { return };
-                    let before = {
-                        let mut list = list.lock().expect("not poisoned");
-                        let same = |other: &&Request| other.method == request.method && other.path == request.path;
-                        let before = list.iter().filter(same).count();
-                        list.push(request.clone());
-                        before
-                    };
-                    let mut stream = stream;
-                    // a client that hangs up has what it wanted
-                    let _ = answer(&request, before).send(&mut stream);
-                    let _ = stream.shutdown(Shutdown::Write);
+                let (answer, list, tls) = (answer.clone(), list.clone(), tls.clone());
+                thread::spawn(move || match tls {
+                    None => {
+                        serve(&mut &stream, &*answer, &list);
+                        let _ = stream.shutdown(Shutdown::Write);
+                    }
+                    Some(tls) => {
+                        let mut stream = StreamOwned::new(ServerConnection::new(tls).expect("a good config"), stream);
+                        serve(&mut stream, &*answer, &list);
+                        stream.conn.send_close_notify();
+                        let _ = stream.flush();
+                    }
                 });
             }
         });
@@ -125,8 +147,22 @@ impl Server {
     }
 }
 
+/// Answers the one request that comes.
+fn serve(stream: &mut (impl Read + Write), answer: &dyn Fn(&Request, usize) -> Reply, list: &Mutex<Vec<Request>>) {
+    let Some(request) = read_request(stream) else { return };
+    let before = {
+        let mut list = list.lock().expect("not poisoned");
+        let same = |other: &&Request| other.method == request.method && other.path == request.path;
+        let before = list.iter().filter(same).count();
+        list.push(request.clone());
+        before
+    };
+    // a client that hangs up has what it wanted
+    let _ = answer(&request, before).send(stream);
+}
+
 /// `None` for what is not HTTP, such as the first bytes of TLS.
-fn read_request(stream: &TcpStream) -> Option<Request> {
+fn read_request(stream: &mut impl Read) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;

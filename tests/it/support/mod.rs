@@ -4,6 +4,7 @@
 pub mod command;
 pub mod debian;
 pub mod flat;
+pub mod git;
 pub mod handmade;
 pub mod http;
 pub mod layout;

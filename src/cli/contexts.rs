@@ -1,0 +1,89 @@
+//! `--context`, `--build-context` and `--git`: where build files come from, as meant.
+
+use super::flags::Flags;
+use super::settings::{Variable, absolute, bad_value, pair, text_variable, value};
+use super::{Error, refusals};
+use crate::build::{ContextSource, NamedContext, NamedSource};
+use crate::context::git::{Kaniko, Repository, is_git};
+use crate::http::FilePlace;
+use crate::oci::parse_reference;
+
+/// The build context.
+pub(super) fn context(flags: &Flags, variable: Variable<'_>) -> Result<ContextSource, Error> {
+    let text = &flags.context;
+    match text.split_once("://") {
+        _ if text.is_empty() => Err(Error::NoContext),
+        Some(("git", "")) => Err(Error::NoContext),
+        Some(("git", rest)) => {
+            let method = pull_method(variable)?;
+            let read = kaniko(flags)?.repository(method, rest);
+            signed_in(read.map_err(|source| bad_value("context", text, source))?, variable)
+        }
+        _ if is_git(text) => {
+            let mut repository: Repository = value("context", text)?;
+            kaniko(flags)?.apply(&mut repository).map_err(|source| bad_value("context", text, source))?;
+            signed_in(repository, variable)
+        }
+        None => Ok(ContextSource::Directory(absolute(text)?)),
+        Some(("dir" | "tar", "")) => Err(Error::NoContext),
+        Some(("dir", path)) => Ok(ContextSource::Directory(absolute(path)?)),
+        Some(("tar", "stdin")) => Ok(ContextSource::TarStdin),
+        Some(("tar", path)) => Ok(ContextSource::Tar(absolute(path)?)),
+        Some((scheme @ ("gs" | "s3" | "https"), _)) => Err(Error::Unsupported {
+            flag: "context",
+            feature: format!("a context of the form {scheme}://…"),
+            instead: refusals::CONTEXT,
+        }),
+        Some((scheme, _)) => Err(Error::UnknownContext { scheme: scheme.to_owned() }),
+    }
+}
+
+/// The named contexts, in the order given.
+pub(super) fn named(flags: &Flags) -> Result<Vec<NamedContext>, Error> {
+    flags.build_contexts.iter().map(|text| named_context(text)).collect()
+}
+
+fn named_context(text: &str) -> Result<NamedContext, Error> {
+    let flag = "build-context";
+    let (name, place) = pair(flag, text)?;
+    let reference = |text: &str| parse_reference(text).map_err(|source| bad_value(flag, text, source));
+    let source = match place.split_once("://") {
+        _ if is_git(&place) => NamedSource::Repository(Box::new(value(flag, &place)?)),
+        None => NamedSource::Files(FilePlace::Path(absolute(&place)?)),
+        Some(("dir", path)) => NamedSource::Files(FilePlace::Path(absolute(path)?)),
+        Some(("docker-image", image)) => NamedSource::Image(reference(image)?),
+        Some(("http" | "https", _)) => NamedSource::Files(value(flag, &place)?),
+        Some((scheme, _)) => {
+            let feature = format!("a context of the form {scheme}://…");
+            return Err(Error::Unsupported { flag, feature, instead: refusals::NAMED_CONTEXT });
+        }
+    };
+    Ok(NamedContext { name: reference(&name)?, source })
+}
+
+fn kaniko(flags: &Flags) -> Result<Kaniko, Error> {
+    let text = flags.git.as_deref().unwrap_or_default();
+    Kaniko::parse(text.split(',').filter(|part| !part.is_empty())).map_err(|source| bad_value("git", text, source))
+}
+
+fn pull_method(variable: Variable<'_>) -> Result<&'static str, Error> {
+    let name = "GIT_PULL_METHOD";
+    match text_variable(variable, name)?.as_deref() {
+        None | Some("" | "https") => Ok("https"),
+        Some("http") => Ok("http"),
+        Some(other) => Err(Error::BadVariable { name, value: other.to_owned(), wanted: "https or http" }),
+    }
+}
+
+/// Who we are for the context's server: a token is a user without a password. What the address says of it goes first.
+fn signed_in(mut repository: Repository, variable: Variable<'_>) -> Result<ContextSource, Error> {
+    let text = |name| Ok::<_, Error>(text_variable(variable, name)?.unwrap_or_default());
+    let (user, password) = match text("GIT_TOKEN")? {
+        token if token.is_empty() => (text("GIT_USERNAME")?, text("GIT_PASSWORD")?),
+        token => (token, String::new()),
+    };
+    if !(user.is_empty() && password.is_empty()) {
+        repository.address = repository.address.with_login(&user, &password);
+    }
+    Ok(ContextSource::Repository(Box::new(repository)))
+}
