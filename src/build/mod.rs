@@ -50,8 +50,8 @@ use crate::dockerfile::{self, Dockerfile};
 use crate::http::{self, FilePlace};
 use crate::image::{self, Built, Format, ImageConfig};
 use crate::layer::LayerBlob;
-use crate::oci::{Destination, Digest, Platform, Reference};
-use crate::registry::{Client, PushImage, RemoteImage};
+use crate::oci::{Destination, Digest, Platform};
+use crate::registry::{Client, ImagePlace, PushImage, RemoteImage};
 use crate::run::Supervisor;
 use crate::snapshot;
 use crate::sys::Stop;
@@ -107,7 +107,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     let client = Client::new(request.registry.clone(), keychain, Arc::clone(&http))?;
     let mut bases = Bases { client: &client, known: BTreeMap::new() };
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
-    let plan = plan_request(request, &file, &platform, &mut |reference, platform| bases.find(reference, platform))?;
+    let plan = plan_request(request, &file, &platform, &mut |place, platform| bases.find(place, platform))?;
     if let Some(format) = request.image_format {
         see_that_layers_fit(format, &plan)?;
     }
@@ -255,19 +255,19 @@ struct Bases<'a> {
 impl Bases<'_> {
     fn find(
         &mut self,
-        reference: &Reference,
+        place: &ImagePlace,
         wanted: &Platform,
     ) -> Result<Rc<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
-        let key = (reference.to_string(), wanted.to_string());
+        let key = (place.to_string(), wanted.to_string());
         if let Some(known) = self.known.get(&key) {
             tracing::info!("Returning cached image manifest");
             return Ok(Rc::clone(known));
         }
-        let remote = self.client.pull_image(reference, wanted)?;
-        let config = ImageConfig::parse(&remote.config, &reference.to_string(), remote.manifest.layers.len())?;
+        let remote = self.client.find_image(place, wanted)?;
+        let config = ImageConfig::parse(&remote.config, &place.to_string(), remote.manifest.layers.len())?;
         // an index has been asked for the platform; an image that stands alone is whatever it is
         if let Some(found) = config.platform().filter(|found| wanted.rank(found).is_none()) {
-            tracing::warn!("Base image {reference} is for {found}, and not for {wanted} as this build wants it");
+            tracing::warn!("Base image {place} is for {found}, and not for {wanted} as this build wants it");
         }
         let layers = remote
             .manifest

@@ -36,7 +36,7 @@ pub(super) fn open_all(
             NamedSource::Repository(repository) => check_out(repository, request, http, &unpacked, stop)
                 .map_err(Error::from)
                 .and_then(|directory| open(&FilePlace::Path(directory), http, scratch, &unpacked, stop)),
-            NamedSource::Image(_) => continue,
+            NamedSource::Image(_) | NamedSource::Layout(_) => continue,
         };
         opened.insert(number, files.map_err(|error| failed(Box::new(error)))?);
     }

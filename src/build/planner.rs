@@ -21,10 +21,11 @@ use super::variables::{GlobalScope, StageScope};
 use crate::dockerfile::expand::{self, Expander, Expansion};
 use crate::dockerfile::{self, Dockerfile, ExpandError, Fault, Instruction, Located, nearest};
 use crate::image::ImageConfig;
-use crate::oci::{BadPlatform, Platform, Reference, parse_reference};
+use crate::oci::{BadPlatform, Platform, parse_reference};
+use crate::registry::ImagePlace;
 
 /// Finds an image.
-pub type Find<'a, I> = dyn FnMut(&Reference, &Platform) -> Result<I, BoxError> + 'a;
+pub type Find<'a, I> = dyn FnMut(&ImagePlace, &Platform) -> Result<I, BoxError> + 'a;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

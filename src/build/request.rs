@@ -12,7 +12,7 @@ use crate::http::{self, FilePlace};
 use crate::image::Format;
 use crate::layer::Level;
 use crate::oci::{Annotations, Destination, Platform, Reference};
-use crate::registry::{self, Progress};
+use crate::registry::{self, LayoutPlace, Progress};
 use crate::rootfs::container::Surroundings;
 use crate::rootfs::pristine::InPlaceRequest;
 use crate::snapshot::{ChangeTracker, SnapshotMode};
@@ -88,7 +88,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The directories of this machine that instructions copy from.
+    /// The directories of this machine that instructions copy from, and stages begin with.
     pub(super) fn context_directories(&self) -> impl Iterator<Item = &Path> {
         let context = match &self.context {
             ContextSource::Directory(place) => Some(place),
@@ -96,6 +96,7 @@ impl Request {
         };
         let named = self.named_contexts.iter().filter_map(|context| match &context.source {
             NamedSource::Files(FilePlace::Path(place)) => Some(place),
+            NamedSource::Layout(layout) => Some(&layout.directory),
             NamedSource::Files(FilePlace::Address(_)) | NamedSource::Image(_) | NamedSource::Repository(_) => None,
         });
         context.into_iter().chain(named).map(PathBuf::as_path)
@@ -164,6 +165,8 @@ pub enum NamedSource {
     Repository(Box<Repository>),
     /// Another image.
     Image(Reference),
+    /// An image of a layout on this machine.
+    Layout(LayoutPlace),
 }
 
 /// Where the image goes. Without a push, a tarball or a layout, it is built and forgotten.

@@ -7,6 +7,7 @@ use crate::build::{ContextSource, NamedContext, NamedSource};
 use crate::context::git::{Kaniko, Repository, is_git};
 use crate::http::FilePlace;
 use crate::oci::parse_reference;
+use crate::registry::LayoutPlace;
 
 /// The build context.
 pub(super) fn context(flags: &Flags, variable: Variable<'_>) -> Result<ContextSource, Error> {
@@ -52,6 +53,11 @@ fn named_context(text: &str) -> Result<NamedContext, Error> {
         None => NamedSource::Files(FilePlace::Path(absolute(&place)?)),
         Some(("dir", path)) => NamedSource::Files(FilePlace::Path(absolute(path)?)),
         Some(("docker-image", image)) => NamedSource::Image(reference(image)?),
+        Some(("oci-layout", layout)) => {
+            let mut layout: LayoutPlace = value(flag, layout)?;
+            layout.directory = absolute(&layout.directory)?;
+            NamedSource::Layout(layout)
+        }
         Some(("http" | "https", _)) => NamedSource::Files(value(flag, &place)?),
         Some((scheme, _)) => {
             let feature = format!("a context of the form {scheme}://…");

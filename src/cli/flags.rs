@@ -21,8 +21,8 @@ pub(super) struct Flags {
     /// https://….git#REF:DIRECTORY
     #[arg(short, long, default_value = "/workspace/")]
     pub(super) context: String,
-    /// Files or an image for FROM and COPY --from: NAME=DIRECTORY, NAME=docker-image://IMAGE, or
-    /// NAME=https://… for a tar or, as https://….git, a repository; may be repeated
+    /// Files or an image for FROM and COPY --from: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY:TAG, NAME=https://… for a tar, or NAME=https://….git for a repository; may be repeated
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     pub(super) build_contexts: Vec<String>,
     /// Directory inside the context to use as the context

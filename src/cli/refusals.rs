@@ -45,7 +45,7 @@ pub(super) const CONTEXT: &str = "fetch it first and give a directory, tar://PAT
 
 /// What to do instead of a named context that has to be fetched.
 pub(super) const NAMED_CONTEXT: &str =
-    "give a directory, docker-image://NAME, or the https:// address of a tar or a repository";
+    "give a directory, docker-image://NAME, oci-layout://DIRECTORY, or the https:// address of a tar or a repository";
 
 const LOGIN: &str = "put a token for the registry into config.json";
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::build::{ContextSource, NamedSource};
 use crate::context::git::{History, Revision};
 use crate::http::FilePlace;
+use crate::registry::LayoutPlace;
 use crate::rootfs::container::Mark;
 use crate::snapshot::{ChangeTracker, SnapshotMode};
 
@@ -387,10 +388,12 @@ fn files_on_servers() {
 #[test]
 fn named_contexts() {
     let arguments = "--build-context a=/a --build-context=b=dir:///b/c --build-context a:1=docker-image://r.example/x \
-                     --build-context t=https://h/t.tar.gz --build-context=e=rel --build-context g=https://h/r.git#v1";
+                     --build-context t=https://h/t.tar.gz --build-context=e=rel --build-context g=https://h/r.git#v1 \
+                     --build-context l=oci-layout://rel:v1";
     let named = request(arguments, &[]).named_contexts;
     let files = |path: &str| NamedSource::Files(FilePlace::Path(path.into()));
     let relative = std::path::absolute("rel").expect("a current directory");
+    let layout = LayoutPlace { directory: relative.clone(), name: Some("v1".to_owned()), digest: None };
     let meant = [
         ("docker.io/library/a:latest", files("/a")),
         ("docker.io/library/b:latest", files("/b/c")),
@@ -404,6 +407,7 @@ fn named_contexts() {
             "docker.io/library/g:latest",
             NamedSource::Repository(Box::new("https://h/r.git#v1".parse().expect("a repository"))),
         ),
+        ("docker.io/library/l:latest", NamedSource::Layout(layout)),
     ];
     let named: Vec<_> = named.into_iter().map(|context| (context.name.to_string(), context.source)).collect();
     assert_eq!(named, meant.map(|(name, source)| (name.to_owned(), source)));
@@ -414,7 +418,8 @@ fn named_contexts() {
         ("a=https://", "for --build-context: "),
         ("a=https://h/r.git?no=key", "has no \"no\""),
         ("a=git@h:r", "not by ssh"),
-        ("a=oci-layout:///l", "a context of the form oci-layout://… is not supported yet"),
+        ("a=oci-layout:///l@v1", "for --build-context: "),
+        ("a=s3://b/l", "a context of the form s3://… is not supported yet"),
     ] {
         let text = refused(&format!("--no-push --build-context {typed}"), &[]);
         assert!(text.contains(told), "{typed}: {text}");

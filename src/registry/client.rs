@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::endpoint::Place;
 use super::error::Error;
 use super::progress::Progress;
-use super::pull::RemoteImage;
+use super::pull::{ImagePlace, RemoteImage};
 use super::push::PushImage;
 use super::settings::Settings;
 use super::transport::Transport;
-use super::{download, pull, push};
+use super::{download, layout, pull, push};
 use crate::blobs::BlobStore;
 use crate::credentials::Keychain;
 use crate::http;
@@ -33,6 +33,17 @@ impl Client {
     /// Manifest and config of an image; of an index, the image for the platform. Mirrors are asked first.
     pub fn pull_image(&self, image: &Reference, platform: &Platform) -> Result<RemoteImage, Error> {
         self.http.block_on(pull::image(&self.transport, image, platform))
+    }
+
+    /// The same of an image wherever it is.
+    pub fn find_image(&self, image: &ImagePlace, platform: &Platform) -> Result<RemoteImage, Error> {
+        match image {
+            ImagePlace::Registry(reference) => self.pull_image(reference, platform),
+            ImagePlace::Layout { place, name } => {
+                tracing::info!("Retrieving image {name} from the layout {place}");
+                layout::image(place, name, platform)
+            }
+        }
     }
 
     /// Downloads what the store lacks, several blobs at once, the first ones first.

@@ -9,8 +9,9 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::endpoint::{Access, Place};
 use super::error::{Error, Fault};
+use super::layout;
 use super::progress::Progress;
-use super::pull::RemoteImage;
+use super::pull::{Home, RemoteImage};
 use super::transport::{Ask, Body, Session, Transport, pause};
 use crate::blobs::{self, BlobStore, BlobWriter};
 use crate::http::{self, chain, within};
@@ -42,9 +43,17 @@ pub(super) async fn one(
 ) -> Result<(), Error> {
     if !store.contains(&blob.digest) {
         progress.started(blob);
+        let home = match &image.home {
+            Home::Registry(place) => place,
+            Home::Layout(directory) => {
+                layout::blob(directory, blob, store, progress).await?;
+                progress.finished(blob);
+                return Ok(());
+            }
+        };
         let others = Place::candidates(&image.reference, &transport.settings)?;
-        let others = others.into_iter().filter(|place| *place != image.place);
-        let mut places = std::iter::once(image.place.clone()).chain(others).peekable();
+        let others = others.into_iter().filter(|place| place != home);
+        let mut places = std::iter::once(home.clone()).chain(others).peekable();
         loop {
             let place = places.next().expect("the last place returns");
             let last = places.peek().is_none();

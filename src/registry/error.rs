@@ -1,5 +1,8 @@
 //! What can go wrong between a registry and us, and whether it may pass.
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::blobs;
 use crate::credentials;
 use crate::http;
@@ -41,6 +44,23 @@ pub enum Error {
         wanted: Box<Platform>,
         /// What is there.
         offered: Vec<Platform>,
+    },
+    /// A file of a layout cannot be read.
+    #[error("read {path}", path = path.display())]
+    Layout {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A layout has no image of that name, or several and none is named.
+    #[error("{layout} is not one image of the layout; it has {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
+    NoSuchName {
+        /// What was asked for.
+        layout: String,
+        /// The names that are there.
+        names: Vec<String>,
     },
     /// A reference's digest is not SHA-256.
     #[error("pull {image}")]

@@ -1,4 +1,4 @@
-//! Images come from a registry and go to one.
+//! Images come from a registry, or from an OCI layout of this machine, and go to a registry.
 //!
 //! Promise: what arrives is what its digest says, checked as it passes; what is already there does not travel; a
 //! fault that may pass is tried again, from where it stopped if the server allows, and one that will not is
@@ -15,6 +15,7 @@ mod client;
 mod download;
 mod endpoint;
 mod error;
+mod layout;
 mod progress;
 mod pull;
 mod push;
@@ -25,7 +26,8 @@ mod transport;
 pub use client::Client;
 pub use endpoint::canonical;
 pub use error::{Error, Fault};
+pub use layout::LayoutPlace;
 pub use progress::{Progress, Silent};
-pub use pull::RemoteImage;
+pub use pull::{ImagePlace, RemoteImage};
 pub use push::PushImage;
 pub use settings::Settings;

@@ -1,5 +1,8 @@
 //! From a name to a manifest and a config.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
@@ -7,24 +10,55 @@ use serde::Deserialize;
 
 use super::endpoint::{Access, Place};
 use super::error::{Error, Fault};
+use super::layout::LayoutPlace;
 use super::transport::{Ask, Body, Session, Transport, pause};
 use crate::blobs;
 use crate::http::{self, chain, read_limited};
 use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
 
 /// What registries accept at most (distribution spec, "Pushing Manifests").
-const MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
+pub(super) const MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
 /// Configs of real images have kilobytes; one with 127 layers and long histories stays far below this.
-const CONFIG_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 /// An index of indexes is allowed; nobody nests deeper.
-const NESTING: u32 = 3;
+pub(super) const NESTING: u32 = 3;
 /// docker and BuildKit file attestations in an index under this annotation.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// An image that a registry has.
+/// Where an image is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagePlace {
+    /// In a registry.
+    Registry(Reference),
+    /// In a layout.
+    Layout {
+        /// Which, and which image in it.
+        place: LayoutPlace,
+        /// What it is called in this build.
+        name: Reference,
+    },
+}
+
+impl fmt::Display for ImagePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImagePlace::Registry(reference) => reference.fmt(f),
+            ImagePlace::Layout { place, .. } => place.fmt(f),
+        }
+    }
+}
+
+/// Where an image was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Home {
+    Registry(Place),
+    Layout(PathBuf),
+}
+
+/// An image that a registry or a layout has.
 #[derive(Debug, Clone)]
 pub struct RemoteImage {
     /// The name that it was asked for by.
@@ -41,18 +75,20 @@ pub struct RemoteImage {
     pub resolved_digest: Digest,
     /// The config, JSON.
     pub config: Vec<u8>,
-    pub(super) place: Place,
+    pub(super) home: Home,
 }
 
 impl RemoteImage {
-    /// The registry that had the image: a mirror, perhaps.
-    pub fn registry(&self) -> &str {
-        &self.place.registry
+    /// The registry that had the image, a mirror perhaps, and the repository there.
+    pub fn registry_and_repository(&self) -> Option<(&str, &str)> {
+        self.place().map(|place| (&*place.registry, &*place.repository))
     }
 
-    /// The repository in that registry.
-    pub fn repository(&self) -> &str {
-        &self.place.repository
+    pub(super) fn place(&self) -> Option<&Place> {
+        match &self.home {
+            Home::Registry(place) => Some(place),
+            Home::Layout(_) => None,
+        }
     }
 }
 
@@ -100,7 +136,7 @@ async fn image_from(session: &Session<'_>, reference: &Reference, platform: &Pla
                     manifest_digest: got.digest,
                     resolved_digest,
                     config,
-                    place: session.place.clone(),
+                    home: Home::Registry(session.place.clone()),
                 });
             }
             Content::Index(index) => index,
@@ -123,7 +159,7 @@ struct Got {
 }
 
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Image(Box<Manifest>),
     Index(Index),
 }
@@ -211,7 +247,7 @@ impl Session<'_> {
 }
 
 /// What a manifest is, by its own word, else by the server's, else by its shape.
-fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Content), Fault> {
+pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Content), Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Shape {
@@ -249,7 +285,7 @@ const INDEXES: [&str; 2] = [media_type::OCI_INDEX, media_type::DOCKER_INDEX];
 
 /// The image that suits a platform best, the first of equals; else an index within that says nothing of platforms,
 /// or the only image there is if that says nothing either. The error is what is offered.
-fn choose<'a>(index: &'a Index, platform: &Platform) -> Result<&'a Descriptor, Vec<Platform>> {
+pub(super) fn choose<'a>(index: &'a Index, platform: &Platform) -> Result<&'a Descriptor, Vec<Platform>> {
     let images = || {
         index.manifests.iter().filter(|entry| {
             let unknown = entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown");

@@ -126,16 +126,16 @@ impl Push<'_> {
     /// Takes the blob from another repository of the same registry. Not being allowed to is no failure.
     async fn mount(&self, blob: &Descriptor) -> Result<bool, Error> {
         let here = &self.session.place;
-        let neighbour =
-            |image: &&RemoteImage| image.place.registry == here.registry && image.place.repository != here.repository;
-        let Some(source) = self.source_of(blob).find(neighbour) else { return Ok(false) };
-        match begin(self.session, Some((blob.digest, &source.place.repository))).await {
+        let neighbour = |place: &&Place| place.registry == here.registry && place.repository != here.repository;
+        let places = self.source_of(blob).filter_map(RemoteImage::place);
+        let Some(source) = { places }.find(neighbour) else { return Ok(false) };
+        match begin(self.session, Some((blob.digest, &source.repository))).await {
             Ok(Begun::Mounted) => Ok(true),
             // the upload that was begun instead is left to the registry: the blob may have to be fetched first
             Ok(Begun::Upload(_)) => Ok(false),
             Err(error) if error.is_temporary() => Err(error),
             Err(error) => {
-                tracing::debug!("mount from {}: {}", source.place.name(), chain(&error));
+                tracing::debug!("mount from {}: {}", source.name(), chain(&error));
                 Ok(false)
             }
         }

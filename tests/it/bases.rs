@@ -163,3 +163,41 @@ fn configs_of_an_older_time() {
         assert_eq!(run["Env"][1], "A=b", "after the PATH that it lacked");
     }
 }
+
+/// A layout is a base like any other: run, copied from, pushed; what its files are not is refused.
+#[test]
+fn layouts() {
+    let Some(world) = World::with_busybox() else { return };
+    let place = world.scratch.path().join("busybox");
+    let volume = format!("--volume={}:/layout:ro", place.display());
+    let context = world.context(
+        "layout",
+        "FROM base AS made\nRUN echo made >/made\nFROM scratch\nCOPY --from=made /made /\nCOPY --from=base /etc/passwd /\n",
+    );
+    let base = "--build-context=base=oci-layout:///layout";
+    let image = world.image(&context, &[&volume], &[base]);
+    assert!(image.has("/made") && image.has("/passwd"));
+
+    let pushed = format!("{}/test/of-layout:1", world.registry.host());
+    let context = world.context("pushed", "FROM base\nLABEL a=b\n");
+    world.build(&context, &[&volume], &[base, &format!("--destination={pushed}")]).success("pushed");
+    let again = world.context("again", &format!("FROM {pushed}\nRUN test -e /etc/passwd\n"));
+    assert!(world.image(&again, &[], &[]).has("/bin/busybox"));
+
+    let other = format!("{base}@{}", Digest::of(b"other"));
+    for (name, base, told) in [
+        ("digest", &*other, "read /layout/blobs/sha256/"),
+        ("name", &format!("{base}:none"), "it has "),
+        ("nowhere", "--build-context=base=oci-layout:///nowhere", "read /nowhere/index.json"),
+    ] {
+        let ended = world.build(&context, &[&volume], &[base, "--no-push", "--destination=test/x"]);
+        assert_refused(name, &ended, told);
+        assert!(ended.stderr.contains("find the image base"), "{name}: {}", ended.stderr);
+    }
+    let manifest: Value = serde_json::from_slice(&fs::read(place.join("index.json")).expect("read")).expect("JSON");
+    let digest =
+        manifest["manifests"][0]["digest"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
+    fs::write(place.join("blobs/sha256").join(&digest), "{}").expect("written");
+    let ended = world.build(&context, &[&volume], &[base, "--no-push", "--destination=test/x"]);
+    assert_refused("changed", &ended, "instead of");
+}

@@ -139,7 +139,7 @@ fn push_then_pull() {
     client.check_push(&name).expect("allowed");
     assert_eq!(sample.push(&client, &name).expect("pushed"), sample.digest());
     let image = sample.assert_pulls(&client, &name);
-    assert_eq!((image.registry(), image.repository()), (registry.host(), "team/app"));
+    assert_eq!(image.registry_and_repository(), Some((registry.host(), "team/app")));
     sample.assert_pulls(&client, &reference(format!("{}/team/app@{}", registry.host(), sample.digest())));
 }
 
@@ -233,7 +233,7 @@ fn mirrors_are_asked_first() {
     let with_mirrors = client(Settings { mirrors, skip_default_fallback: true, ..Settings::default() });
     let image = sample.assert_pulls(&with_mirrors, &reference("debian:1"));
     assert_eq!(image.reference, reference("docker.io/library/debian:1"));
-    assert_eq!(image.repository(), "prefix/library/debian");
+    assert_eq!(image.registry_and_repository().map(|(_, repository)| repository), Some("prefix/library/debian"));
 }
 
 /// A certificate authority, and a certificate of its for 127.0.0.1.

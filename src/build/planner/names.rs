@@ -7,6 +7,7 @@ use super::super::request::{NamedContext, NamedSource};
 use super::{PlanError, PlanFault, Planner};
 use crate::dockerfile::{Dockerfile, nearest};
 use crate::oci::{Platform, parse_reference};
+use crate::registry::ImagePlace;
 
 /// So many stages before the one at hand are looked at for a name that may have been meant: comparing costs far more than
 /// planning, and nobody remembers further back.
@@ -110,11 +111,13 @@ impl<I: Image> Planner<'_, '_, I> {
         if I::IS_SOUGHT {
             tracing::info!("Retrieving image manifest {name}");
         }
-        let reference = match self.names.context(name) {
-            Some((_, NamedSource::Image(image))) => image.clone(),
-            _ => parse_reference(name).map_err(|source| PlanFault::Reference { name: name.into(), source })?,
+        let reference = || parse_reference(name).map_err(|source| PlanFault::Reference { name: name.into(), source });
+        let place = match self.names.context(name) {
+            Some((_, NamedSource::Image(image))) => ImagePlace::Registry(image.clone()),
+            Some((_, NamedSource::Layout(place))) => ImagePlace::Layout { place: place.clone(), name: reference()? },
+            _ => ImagePlace::Registry(reference()?),
         };
-        let image = match (self.find)(&reference, platform) {
+        let image = match (self.find)(&place, platform) {
             Ok(image) => image,
             Err(source) => {
                 let nearest = self.names.nearest_stage(name, number);
