@@ -35,7 +35,8 @@ test-long: setup
 test-real: setup
 	$(CARGO) test --locked --test it -- --ignored --nocapture real_commands
 
-# Builds an image in a container, pushes it to a registry on this machine, and runs it.
+# Builds an image, pushes it to a registry on this machine, pulls it and runs its command; with skopeo and umoci to look at it.
+demo: PACKAGES := busybox-static docker-registry jq skopeo uidmap umoci
 demo: setup
 	examples/demo/run.sh
 

@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
-# Builds an image with kanna in an ordinary container, pushes it to a registry on loopback, pulls it again and runs it.
-# Needs a Rust toolchain and, from Debian: podman, runc, docker-registry, skopeo, busybox-static.
+# Builds an image with kanna, pushes it to a registry on loopback, pulls it again and runs its command. No container engine, no
+# daemon, and no root: each build has a root of its own. Needs a Rust toolchain and, from Debian: docker-registry, jq, busybox-static,
+# and uidmap where a plain user calls.
 set -euo pipefail
 demo=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$demo/../.." && pwd)
 cd "$repository"
 [ -n "${EXECUTOR:-}" ] || EXECUTOR=$("$repository/examples/build.sh" release executor)
-export EXECUTOR
 
-# containers with a root of their own are made as root
-[ "$(id -u)" = 0 ] || exec sudo --preserve-env=EXECUTOR,CARGO_TARGET_DIR "$0" "$@"
-
-result=$repository/target/demo
+result=${RESULT:-$repository/target/demo}
 mkdir -p "$result"
 work=$(mktemp -d "$result/work.XXXXXX")
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -19,12 +16,9 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 registry_process=
 cleanup() {
 	[ -z "$registry_process" ] || kill "$registry_process" 2>/dev/null || true
-	engine_stop
 	rm -rf "$work"
 }
 trap cleanup EXIT
-
-. "$repository/examples/engine.sh"
 
 say "a registry on loopback"
 cat >"$work/registry.yml" <<END
@@ -44,46 +38,56 @@ done
 [ -n "$registry" ] || { cat "$work/registry.log" >&2; exit 1; }
 echo "$registry"
 
+# build CONTEXT FLAG …: shows the command, and runs it with this registry in place of Docker Hub
+build() (
+	context=$1
+	shift
+	printf '\033[2m$ executor --context=%s %s\033[0m\n' "$context" "$*"
+	# not from here: a Dockerfile of the current directory goes first, as with kaniko
+	cd "$work"
+	"$EXECUTOR" --isolation=namespaces --kaniko-dir="$work/kanna" --context="$context" \
+		--registry-map="index.docker.io=$registry" --insecure --insecure-pull "$@"
+)
+
 say "a base image: busybox and nothing else"
-root=$work/root
-mkdir -p "$root"/{bin,etc,home,tmp,srv}
-busybox=/bin/busybox
-cp "$busybox" "$root/bin/busybox"
-"$busybox" --list | while read -r applet; do [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"; done
-echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
-echo 'root:x:0:' >"$root/etc/group"
-tar --create --owner=0 --group=0 --directory "$root" . |
-	podman import --quiet --change 'ENV PATH=/bin' --change 'CMD ["/bin/sh"]' - "$registry/library/busybox:demo"
-podman push --quiet --tls-verify=false "$registry/library/busybox:demo"
+mkdir -p "$work/busybox/bin"
+cp /bin/busybox "$work/busybox/bin/busybox"
+/bin/busybox --list | while read -r applet; do
+	[ "$applet" = busybox ] || ln -s busybox "$work/busybox/bin/$applet"
+done
+cat >"$work/busybox/Dockerfile" <<'END'
+FROM scratch
+COPY bin /bin
+COPY <<passwd <<group /etc/
+root:x:0:0:root:/root:/bin/sh
+passwd
+root:x:0:
+group
+RUN mkdir -m 1777 /tmp && mkdir /home /srv
+ENV PATH=/bin
+CMD ["/bin/sh"]
+END
+build "$work/busybox" --destination="$registry/library/busybox:demo" --verbosity=warn
 
-say "the executor image"
-root=$work/executor
-certificates=/etc/ssl/certs/ca-certificates.crt
-[ -e "$certificates" ] || certificates=
-executor_files "$root" "$certificates"
-tar --create --owner=0 --group=0 --directory "$root" . |
-	podman import --quiet --change 'ENTRYPOINT ["/kaniko/executor"]' --change 'WORKDIR /workspace' \
-		--change 'ENV HOME=/root' --change 'ENV USER=root' --change 'ENV PATH=/usr/local/bin:/kaniko' \
-		--change 'ENV SSL_CERT_DIR=/kaniko/ssl/certs' --change 'ENV DOCKER_CONFIG=/kaniko/.docker/' - localhost/kanna:demo
-
-say "the build: an ordinary container, a read-only context, no daemon"
+say "the build: two stages, users, links"
 image=$registry/demo/site:latest
-set -x
-podman run --rm --network=host -v "$demo/context:/workspace:ro" localhost/kanna:demo \
-	--context=dir:///workspace --build-arg=NAME=everybody --destination="$image" \
-	--registry-map="index.docker.io=$registry" --insecure --insecure-pull
-{ set +x; } 2>/dev/null
-
-say "the image, pulled and run"
-podman pull --quiet --tls-verify=false "$image"
-podman run --rm --network=host "$image"
-
 rm -rf "$result/site"
-skopeo copy --quiet --src-tls-verify=false "docker://$image" "oci:$result/site:latest"
-say "done; the image is in target/demo/site, an OCI layout. To look at it:"
+build "$demo/context" --build-arg=NAME=everybody --destination="$image" --oci-layout-path="$result/site"
+
+say "the image, pulled, and its command run"
+mkdir "$work/look"
+blob() { echo "$result/site/blobs/sha256/${1#sha256:}"; }
+manifest=$(jq --raw-output '.manifests[0].digest' "$result/site/index.json")
+config=$(jq --raw-output .config.digest "$(blob "$manifest")")
+command=$(jq --compact-output .config.Cmd "$(blob "$config")")
+printf 'FROM %s\nRUN %s\n' "$image" "$command" >"$work/look/Dockerfile"
+build "$work/look" --no-push --verbosity=warn
+
+shown=${result#"$repository/"}
+say "done; the image is in $shown/site, an OCI layout. To look at it:"
 cat <<END
-  skopeo inspect --config oci:target/demo/site:latest     its configuration and history
-  skopeo inspect oci:target/demo/site:latest              its layers
-  umoci unpack --rootless --image target/demo/site:latest target/demo/unpacked
-  examples/demo/context/Dockerfile                        what it was made of
+  skopeo inspect --config oci:$shown/site:latest     its configuration and history
+  skopeo inspect oci:$shown/site:latest              its layers
+  umoci unpack --rootless --image $shown/site:latest $shown/unpacked
+  examples/demo/context/Dockerfile                   what it was made of
 END

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use crate::support::command::{Ended, run_within};
+use crate::support::flat;
+use crate::support::machine::Machine;
 use crate::support::podman::DOCKER_CAPABILITIES;
 use crate::support::world::World;
-use crate::support::{flat, skip};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -35,73 +34,6 @@ COPY --from=made /srv/app /app
 COPY --from=made /tmp/who /tmp/script /
 RUN rm -rf /app/data/deep && mkdir /var/empty
 ";
-
-/// A user who is nobody in particular, by the number that Debian gives to `nobody`.
-const PLAIN: &str = "65534";
-
-/// A place that every user can reach, with the executor in it.
-struct Machine {
-    place: TempDir,
-}
-
-impl Machine {
-    fn new() -> Option<Machine> {
-        if !rustix::process::geteuid().is_root() {
-            skip("setpriv", "only root can become another user");
-            return None;
-        }
-        let place = tempfile::tempdir().expect("a directory");
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("set");
-        let machine = Machine { place };
-        fs::copy(env!("CARGO_BIN_EXE_executor"), machine.path("executor")).expect("copied");
-        fs::write(machine.path("ids"), "nobody:100000:65536\n").expect("written");
-        Some(machine)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    /// A directory of the plain user's.
-    fn own(&self, name: &str) -> PathBuf {
-        let path = self.path(name);
-        fs::create_dir(&path).expect("created");
-        let id = PLAIN.parse().expect("a number");
-        std::os::unix::fs::chown(&path, Some(id), Some(id)).expect("given");
-        path
-    }
-
-    /// The executor as root, with a umask that closes all that is not opened on purpose.
-    fn as_root(&self, home: &Path) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(self.path("executor"));
-        command.env_clear().env("HOME", home);
-        command
-    }
-
-    /// The executor as a plain user to whom `ids`, where given, lends some.
-    fn as_user(&self, home: &Path, ids: Option<&Path>) -> Command {
-        let nothing = Path::new("/dev/null");
-        let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", script])
-            .arg(ids.unwrap_or(nothing))
-            .args(["setpriv", "--reuid", PLAIN, "--regid", PLAIN, "--clear-groups"])
-            .arg(self.path("executor"))
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", home);
-        command
-    }
-
-    fn context(&self, name: &str, dockerfile: &str) -> PathBuf {
-        let context = self.path(name);
-        fs::create_dir(&context).expect("created");
-        fs::write(context.join("Dockerfile"), dockerfile).expect("written");
-        context
-    }
-}
 
 fn build(command: &mut Command, world: &World, context: &Path, flags: &[&str]) -> Ended {
     command

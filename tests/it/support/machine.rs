@@ -1,0 +1,86 @@
+//! This machine as its users have it: root, and a plain user.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::skip;
+
+/// A user who is nobody in particular, by the number that Debian gives to `nobody`.
+pub const PLAIN: &str = "65534";
+
+/// A place that every user can reach, with the executor in it.
+pub struct Machine {
+    place: TempDir,
+}
+
+impl Machine {
+    /// Nothing if we are not root.
+    pub fn new() -> Option<Machine> {
+        if !rustix::process::geteuid().is_root() {
+            skip("setpriv", "only root can become another user");
+            return None;
+        }
+        let place = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("set");
+        let machine = Machine { place };
+        fs::copy(env!("CARGO_BIN_EXE_executor"), machine.path("executor")).expect("copied");
+        fs::write(machine.path("ids"), "nobody:100000:65536\n").expect("written");
+        Some(machine)
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A directory of the plain user's.
+    pub fn own(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).expect("created");
+        let id = PLAIN.parse().expect("a number");
+        std::os::unix::fs::chown(&path, Some(id), Some(id)).expect("given");
+        path
+    }
+
+    /// The executor as root, with a umask that closes all that is not opened on purpose.
+    pub fn as_root(&self, home: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(self.path("executor"));
+        command.env_clear().env("HOME", home);
+        command
+    }
+
+    /// The executor as a plain user to whom `ids`, where given, lends some.
+    pub fn as_user(&self, home: &Path, ids: Option<&Path>) -> Command {
+        let mut command = Machine::user(home, ids);
+        command.arg(self.path("executor"));
+        command
+    }
+
+    /// A command that is yet to be named, as that user.
+    pub fn user(home: &Path, ids: Option<&Path>) -> Command {
+        let nothing = Path::new("/dev/null");
+        let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(ids.unwrap_or(nothing))
+            .args(["setpriv", "--reuid", PLAIN, "--regid", PLAIN, "--clear-groups"])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", home);
+        command
+    }
+
+    /// A folder with a Dockerfile and nothing else.
+    pub fn context(&self, name: &str, dockerfile: &str) -> PathBuf {
+        let context = self.path(name);
+        fs::create_dir(&context).expect("created");
+        fs::write(context.join("Dockerfile"), dockerfile).expect("written");
+        context
+    }
+}
