@@ -4,7 +4,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := apache2-utils attr busybox-static bzip2 git jq libcap2-bin openssl podman runc skopeo umoci buildah docker-registry \
 	debootstrap uidmap xz-utils zstd xfsprogs btrfs-progs
 
-.PHONY: all setup demo lint test test-long test-real bench dist image
+.PHONY: all setup demo fuzz lint test test-long test-real bench dist image
 all: test
 
 # Installs what tests use from Debian, if anything of it is missing.
@@ -29,6 +29,12 @@ test-long: setup
 	PROPTEST_CASES=20000 $(CARGO) test --locked --release --lib snapshot::tests::programs
 	$(SUDO) tests/file_systems.sh "$$($(CARGO) test --locked --release --lib --no-run --message-format=json | \
 		jq -r 'select(.profile.test == true and .target.name == "kanna").executable')" 2000
+
+# Ten minutes for each fuzz target, or SECONDS for each of FUZZ; fuzz/README.md says what they hold.
+fuzz: SECONDS ?= 600
+fuzz: PACKAGES := g++ jq zstd
+fuzz: setup
+	CARGO=$(CARGO) fuzz/run $(SECONDS) $(FUZZ)
 
 # Package managers, compilers and version control under `--verify-snapshots`: a table says what the snapshot after each of
 # their commands cost. Downloads and installs a gigabyte.
