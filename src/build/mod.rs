@@ -21,6 +21,7 @@ mod planner;
 mod request;
 mod stage;
 mod steps;
+mod text;
 mod unpacking;
 mod variables;
 
@@ -31,12 +32,13 @@ pub use plan::{
     Action, Base, BaseImage, CopyFrom, CopySource, CopyStep, Files, Image, Plan, RunStep, Stage, Step, Unseen,
 };
 pub use planner::{PlanError, PlanFault, Wishes, plan};
-pub use request::{ContextSource, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings};
+pub use request::{
+    ContextSource, DockerfilePlace, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings,
+};
 pub use variables::{GlobalScope, StageScope};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,9 +62,6 @@ use place::{Admitted, Place};
 
 /// Where the program and all that is its own lie in our image.
 const IMAGE_DIR: &str = "/kaniko";
-
-/// Nobody writes one of this size; a server that sends on and on is no server of Dockerfiles.
-const DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What came out of a build.
 #[derive(Debug, Clone)]
@@ -94,14 +93,16 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     let place = Place::prepare(request, admitted, scratch.path(), stop)?;
     let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
     let context = open_context(request, &http, scratch.path(), stop)?;
-    let (text, ignore_file) = match &request.dockerfile {
-        FilePlace::Path(path) => (read_dockerfile(&context, path)?, ignore_file_for(&context, path)?),
-        FilePlace::Address(address) => {
-            let text = http.fetch(address, DOCKERFILE_BYTES).map_err(|source| Error::FetchDockerfile { source })?;
-            (text, ignore_file(&context)?)
-        }
+    let text = match (&request.dockerfile, text::beside_context(&request.dockerfile)?) {
+        (_, Some(text)) => text,
+        (DockerfilePlace::Named(FilePlace::Address(address)), None) => text::at_address(address, &http)?,
+        (place, None) => text::in_context(place, &context)?,
     };
-    let file = dockerfile::parse(&text)?;
+    let ignore_file = match &text.path {
+        Some(path) => ignore_file_for(&context, path)?,
+        None => ignore_file(&context)?,
+    };
+    let file = dockerfile::parse(&text.bytes)?;
     let keychain =
         Keychain::new(request.docker_config_files.clone()).with_helper_path(request.credential_helper_path.clone());
     let client = Client::new(request.registry.clone(), keychain, Arc::clone(&http))?;
@@ -231,19 +232,6 @@ fn see_that_layers_fit(format: Format, plan: &Plan) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// A path on this machine, else one in the context (kaniko's order).
-fn read_dockerfile(context: &Context, path: &Path) -> Result<Vec<u8>, Error> {
-    match fs::read(path) {
-        Ok(text) => return Ok(text),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-        Err(source) => return Err(Error::ReadDockerfile { path: path.to_path_buf(), source }),
-    }
-    match context.read_file(path)? {
-        Some(text) => Ok(text),
-        None => Err(Error::NoDockerfile { path: path.to_path_buf() }),
-    }
 }
 
 /// The images that a build begins with, each asked for once.

@@ -27,8 +27,8 @@ pub struct Request {
     pub context_sub_path: Option<PathBuf>,
     /// Files and images that take the place of images and stages; of two with one name, the later one does.
     pub named_contexts: Vec<NamedContext>,
-    /// The Dockerfile: a path is looked for in the current directory, then in the context.
-    pub dockerfile: FilePlace,
+    /// The Dockerfile.
+    pub dockerfile: DockerfilePlace,
     /// Build arguments in the order given, so that a later one wins; without a value where the environment has none.
     pub build_args: Vec<(String, Option<String>)>,
     /// The stage that becomes the image; the last one if none is named.
@@ -145,6 +145,17 @@ pub enum ContextSource {
     TarStdin,
     /// A git repository.
     Repository(Box<Repository>),
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfilePlace {
+    /// Nobody said: `Dockerfile`, or `Containerfile` in the context.
+    Usual,
+    /// A path is looked for in the current directory, then in the context.
+    Named(FilePlace),
+    /// Standard input.
+    Stdin,
 }
 
 /// What FROM and `--from` mean by a name, whatever else has that name.

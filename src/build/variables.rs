@@ -5,6 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::Platform;
 
+/// Names that mean something to BuildKit itself (Dockerfile reference, "BuildKit built-in build args"); no ARG has to take them. Of
+/// these, only the one for `.git` changes what is built here, since frontends, caches and platforms at once are not there.
+const BUILDKIT_ARGS: [&str; 6] = [
+    "BUILDKIT_BUILD_NAME",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SYNTAX",
+];
+
 /// Build arguments that every RUN sees without an ARG, and that leave no trace in the history (Dockerfile reference:
 /// predefined ARGs).
 const PROXY_ARGS: [&str; 10] = [
@@ -94,7 +105,8 @@ impl GlobalScope {
 
     /// Names from the command line that no ARG took: most often a misspelling.
     pub fn unused(&self) -> Vec<&str> {
-        let known = |name: &str| self.used.contains(name) || PROXY_ARGS.contains(&name);
+        let known =
+            |name: &str| self.used.contains(name) || PROXY_ARGS.contains(&name) || BUILDKIT_ARGS.contains(&name);
         self.given.keys().map(String::as_str).filter(|name| !known(name)).collect()
     }
 }

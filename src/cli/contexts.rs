@@ -1,9 +1,9 @@
 //! `--context`, `--build-context` and `--git`: where build files come from, as meant.
 
-use super::flags::Flags;
-use super::settings::{Variable, absolute, bad_value, pair, text_variable, value};
+use super::flags::{Flags, boolean};
+use super::settings::{Variable, absolute, bad_value, given, pair, text_variable, value};
 use super::{Error, refusals};
-use crate::build::{ContextSource, NamedContext, NamedSource};
+use crate::build::{ContextSource, DockerfilePlace, NamedContext, NamedSource};
 use crate::context::git::{Kaniko, Repository, is_git};
 use crate::http::FilePlace;
 use crate::oci::parse_reference;
@@ -18,12 +18,13 @@ pub(super) fn context(flags: &Flags, variable: Variable<'_>) -> Result<ContextSo
         Some(("git", rest)) => {
             let method = pull_method(variable)?;
             let read = kaniko(flags)?.repository(method, rest);
-            signed_in(read.map_err(|source| bad_value("context", text, source))?, variable)
+            let repository = read.map_err(|source| bad_value("context", text, source))?;
+            signed_in(kept(repository, flags), variable)
         }
         _ if is_git(text) => {
             let mut repository: Repository = value("context", text)?;
             kaniko(flags)?.apply(&mut repository).map_err(|source| bad_value("context", text, source))?;
-            signed_in(repository, variable)
+            signed_in(kept(repository, flags), variable)
         }
         None => Ok(ContextSource::Directory(absolute(text)?)),
         Some(("dir" | "tar", "")) => Err(Error::NoContext),
@@ -36,6 +37,16 @@ pub(super) fn context(flags: &Flags, variable: Variable<'_>) -> Result<ContextSo
             instead: refusals::CONTEXT,
         }),
         Some((scheme, _)) => Err(Error::UnknownContext { scheme: scheme.to_owned() }),
+    }
+}
+
+/// The Dockerfile; `-` is standard input, which can be read once.
+pub(super) fn dockerfile(flags: &Flags) -> Result<DockerfilePlace, Error> {
+    match given(&flags.dockerfile) {
+        None => Ok(DockerfilePlace::Usual),
+        Some("-") if flags.context == "tar://stdin" => Err(Error::StdinTwice),
+        Some("-") => Ok(DockerfilePlace::Stdin),
+        Some(text) => value("dockerfile", text).map(DockerfilePlace::Named),
     }
 }
 
@@ -70,6 +81,15 @@ fn named_context(text: &str) -> Result<NamedContext, Error> {
 fn kaniko(flags: &Flags) -> Result<Kaniko, Error> {
     let text = flags.git.as_deref().unwrap_or_default();
     Kaniko::parse(text.split(',').filter(|part| !part.is_empty())).map_err(|source| bad_value("git", text, source))
+}
+
+/// The build argument that says for BuildKit whether `.git` stays; the last one counts.
+fn kept(mut repository: Repository, flags: &Flags) -> Repository {
+    let argument = |text: &String| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=").map(|value| boolean(value).ok());
+    if let Some(kept) = flags.build_args.iter().filter_map(argument).next_back().flatten() {
+        repository.keeps_git_directory = Some(kept);
+    }
+    repository
 }
 
 fn pull_method(variable: Variable<'_>) -> Result<&'static str, Error> {

@@ -31,9 +31,10 @@ pub(super) struct Flags {
     /// How to clone a git context: branch, single-branch, recurse-submodules, depth, insecure-skip-tls
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(super) git: Option<String>,
-    /// The Dockerfile: a path is looked for in the current directory and then in the context
-    #[arg(short = 'f', long, value_name = "PATH|URL", default_value = "Dockerfile")]
-    pub(super) dockerfile: String,
+    /// The Dockerfile: a path is looked for in the current directory and then in the context; - is standard input. Without
+    /// it, Dockerfile, or Containerfile in the context
+    #[arg(short = 'f', long, value_name = "PATH|URL|-")]
+    pub(super) dockerfile: Option<String>,
     /// Name to push the image to; may be repeated
     #[arg(short, long = "destination", value_name = "IMAGE")]
     pub(super) destinations: Vec<String>,
@@ -331,7 +332,7 @@ mod tests {
             ["--context /c --dockerfile /d", "--context=/c --dockerfile=/d", "-c /c -f /d", "-c=/c -f=/d", "-c/c -f/d"]
         {
             let flags = parsed(typed);
-            assert_eq!((&*flags.context, &*flags.dockerfile), ("/c", "/d"), "{typed}");
+            assert_eq!((&*flags.context, flags.dockerfile.as_deref()), ("/c", Some("/d")), "{typed}");
         }
     }
 

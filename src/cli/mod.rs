@@ -99,6 +99,9 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Two things are to be read from the one standard input.
+    #[error("--context=tar://stdin and --dockerfile=- both read standard input: give one of them as a file")]
+    StdinTwice,
     /// A feature of kaniko that is not there yet.
     #[error("--{flag}: {feature} is not supported yet")]
     Unsupported {

@@ -1,12 +1,13 @@
 //! What is printed when there is no image: the whole chain of causes once, the place in the Dockerfile, a hint.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::{fmt, fs, io};
 
 use clap::error::{ContextKind, ContextValue};
 
 use super::{Error, flags};
-use crate::build::{self, ContextSource, Request};
+use crate::build::{self, ContextSource, DockerfilePlace, Request};
 use crate::context;
 use crate::dockerfile;
 use crate::http::{FilePlace, TlsFault};
@@ -65,7 +66,11 @@ pub(super) const BUILDING: &str = "error building image: ";
 
 /// The Dockerfile, where it can be read as easily as by its author.
 fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
-    let FilePlace::Path(dockerfile) = &request.dockerfile else { return None };
+    let dockerfile = match &request.dockerfile {
+        DockerfilePlace::Usual => Path::new("Dockerfile"),
+        DockerfilePlace::Named(FilePlace::Path(path)) => path,
+        DockerfilePlace::Named(FilePlace::Address(_)) | DockerfilePlace::Stdin => return None,
+    };
     let in_context = match &request.context {
         ContextSource::Directory(context) => {
             let context = request.context_sub_path.as_ref().map_or_else(|| context.clone(), |sub| context.join(sub));
@@ -73,7 +78,7 @@ fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
         }
         ContextSource::Tar(_) | ContextSource::TarStdin | ContextSource::Repository(_) => None,
     };
-    [Some(dockerfile.clone()), in_context].into_iter().flatten().find_map(|path| fs::read(path).ok())
+    [Some(dockerfile.to_path_buf()), in_context].into_iter().flatten().find_map(|path| fs::read(path).ok())
 }
 
 /// The text of an error of the command line: what is wrong, what to do instead, and the usage.

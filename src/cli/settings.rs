@@ -80,7 +80,7 @@ pub(super) fn settings(
         context: contexts::context(flags, variable)?,
         context_sub_path: given(&flags.context_sub_path).map(PathBuf::from),
         named_contexts: contexts::named(flags)?,
-        dockerfile: value("dockerfile", if flags.dockerfile.is_empty() { "Dockerfile" } else { &flags.dockerfile })?,
+        dockerfile: contexts::dockerfile(flags)?,
         build_args: build_args(&flags.build_args, variable)?,
         target: given(&flags.target).map(str::to_owned),
         labels: flags.labels.iter().map(|text| pair("label", text)).collect::<Result<_, _>>()?,
@@ -340,7 +340,7 @@ fn own_places(work_dir: &Path) -> impl Iterator<Item = PathBuf> {
 const CLIENT_CERT: &str = "REGISTRY=CERTIFICATE,KEY";
 
 /// A flag's value, where an empty one is as good as none.
-fn given(flag: &Option<String>) -> Option<&str> {
+pub(super) fn given(flag: &Option<String>) -> Option<&str> {
     flag.as_deref().filter(|text| !text.is_empty())
 }
 

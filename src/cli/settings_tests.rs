@@ -1,7 +1,7 @@
 use super::super::flags::parse;
 use super::super::report;
 use super::*;
-use crate::build::{ContextSource, NamedSource};
+use crate::build::{ContextSource, DockerfilePlace, NamedSource};
 use crate::context::git::{History, Revision};
 use crate::http::FilePlace;
 use crate::registry::LayoutPlace;
@@ -34,7 +34,7 @@ fn refused(arguments: &str, variables: Variables<'_>) -> String {
 fn defaults() {
     let request = read("-d r.example/a", &[]).unwrap_or_else(|error| panic!("{error}")).request;
     assert_eq!(request.context, ContextSource::Directory("/workspace/".into()));
-    assert_eq!(request.dockerfile, FilePlace::Path("Dockerfile".into()));
+    assert_eq!(request.dockerfile, DockerfilePlace::Usual);
     assert_eq!(request.work_dir, Path::new("/kaniko"));
     assert_eq!(request.snapshot, SnapshotSettings::default());
     assert_eq!(request.compression_level, Level::default());
@@ -88,6 +88,12 @@ fn contexts_from_repositories() {
     let found = read("--context=https://h/r.git --git=branch=c,insecure-skip-tls=true", &[]);
     assert_eq!(found.revision, Revision::Reference("c".to_owned()));
     assert_eq!((found.keeps_git_directory, found.history, found.skips_verify), (None, History::NONE, true));
+    for (context, value, kept) in [("https://h/r.git", "1", true), ("git://h/r", "false", false)] {
+        let arguments = format!("--context={context} --build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR={value}");
+        assert_eq!(read(&arguments, &[]).keeps_git_directory, Some(kept), "{context}");
+    }
+    assert_eq!(request("-f -", &[]).dockerfile, DockerfilePlace::Stdin);
+    assert!(refused("--no-push -f - --context=tar://stdin", &[]).contains("both read standard input"));
     for (context, variables, meant) in [
         ("git://h/r", &[("GIT_TOKEN", "t")][..], "https://t@h/r"),
         ("git://h/r", &[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")], "https://u:p@h/r"),
@@ -132,7 +138,9 @@ fn paths_mean_what_they_mean_at_the_start() {
         (Some(FilePlace::Path(here.join("d"))), Some(here.join("b")))
     );
     assert_eq!(request.work_dir, here.join("k"));
-    assert_eq!(request.dockerfile, FilePlace::Path("Dockerfile".into()), "looked for in two places");
+    assert_eq!(request.dockerfile, DockerfilePlace::Usual);
+    let named = self::request("-f d", &[]).dockerfile;
+    assert_eq!(named, DockerfilePlace::Named(FilePlace::Path("d".into())), "looked for in two places");
 }
 
 #[test]
@@ -377,7 +385,7 @@ fn files_on_servers() {
     let address = |text: &str| FilePlace::Address(text.parse().expect("an address"));
     let settings = read("--no-push -f https://h/D --digest-file=http://h:1/d?run=1", &[]);
     let settings = settings.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.request.dockerfile, address("https://h/D"));
+    assert_eq!(settings.request.dockerfile, DockerfilePlace::Named(address("https://h/D")));
     assert_eq!(settings.results.digest_file, Some(address("http://h:1/d?run=1")));
     for flag in ["digest-file", "image-name-with-digest-file", "image-name-tag-with-digest-file", "dockerfile"] {
         let text = refused(&format!("--no-push -d a --{flag}=https://"), &[]);

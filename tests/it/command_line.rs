@@ -1,5 +1,6 @@
 //! The executor as a process: what it prints where, and how it ends. Nothing here gets as far as a build.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 fn executor(arguments: &[&str]) -> Output {
@@ -59,6 +60,33 @@ fn flag_errors_are_on_standard_error_with_the_usage() {
         assert!(told.starts_with(first_line), "{arguments:?}: {told}");
         assert!(told.contains("--help"), "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn where_a_dockerfile_is_looked_for() {
+    let place = tempfile::tempdir().expect("a directory");
+    let check = |file: Option<&str>, typed: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_executor"));
+        command.current_dir("/").args(["--call=check", "--build-arg=BUILDKIT_INLINE_CACHE=1", "--build-arg=OTHER=1"]);
+        command.arg(format!("--context={}", place.path().display())).args(file);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        // who does not want it does not read it
+        let _ = child.stdin.take().expect("piped").write_all(typed.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.success(), text(&output.stderr))
+    };
+    let (fine, told) = check(Some("--dockerfile=-"), "FROM scratch\n");
+    assert!(fine && told.contains("build-args [OTHER] were not consumed"), "{told}");
+    let (fine, told) = check(Some("--dockerfile=-"), "FROM scratch\nCOPPY a b\n");
+    assert!(!fine && told.contains("line 2") && told.contains("COPY"), "{told}");
+    let (fine, told) = check(None, "");
+    assert!(!fine && told.contains("the Dockerfile Dockerfile is neither"), "{told}");
+    std::fs::write(place.path().join("Containerfile"), "FROM scratch\n").expect("written");
+    assert!(check(None, "").0);
+    std::fs::write(place.path().join("Dockerfile"), "FORM scratch\n").expect("written");
+    assert!(!check(None, "").0, "Dockerfile goes first");
+    assert!(check(Some("--dockerfile=Containerfile"), "").0);
 }
 
 #[test]
