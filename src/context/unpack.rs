@@ -5,10 +5,16 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
+
 use crate::sys::{Errno, Stop, event};
 
 /// Bytes of the longest magic number that [`decompress`] looks for.
 const MAGIC_BYTES: usize = 6;
+/// Largest zstd window that is accepted, as a power of two, and most memory that an xz may ask for: as for layers.
+const ZSTD_WINDOW_LOG: u32 = 27;
+const XZ_MEMORY_BYTES: u64 = 130 * 1024 * 1024;
 
 /// How often we look whether we are asked to end, while nothing comes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,8 +63,15 @@ pub fn decompress<'a>(mut stream: impl Read + 'a) -> io::Result<Box<dyn Read + '
     Ok(match &*magic {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0x00] => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(stream)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(stream)?),
+        [0xfd, b'7', b'z', b'X', b'Z', 0x00] => {
+            let decoder = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)?;
+            Box::new(XzDecoder::new_stream(stream, decoder))
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::Decoder::with_buffer(stream)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         _ => Box::new(stream),
     })
 }

@@ -4,6 +4,8 @@ use std::io::{self, BufReader, Read};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use liblzma::read::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 
 use crate::oci::{DiffId, Sha256Stream};
 
@@ -15,6 +17,8 @@ const CHUNKS_AHEAD: usize = 8;
 const MAGIC_BYTES: usize = 512;
 /// Largest zstd window that is accepted, as a power of two: 128 MiB, what `zstd --long` uses and containerd reads.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Most memory that an xz may ask for: twice what `xz -9` needs.
+const XZ_MEMORY_BYTES: u64 = 130 * 1024 * 1024;
 
 /// How bytes are compressed, by their first bytes: media types lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,10 @@ pub(super) fn decoder<'a>(blob: impl Read + Send + 'a) -> io::Result<Box<dyn Rea
             Box::new(decoder)
         }
         Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(rest)),
-        Compression::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(rest)),
+        Compression::Xz => {
+            let decoder = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)?;
+            Box::new(XzDecoder::new_stream(rest, decoder))
+        }
     };
     Ok(Box::new(Decompressed { compression, plain }))
 }

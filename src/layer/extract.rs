@@ -20,6 +20,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const AUFS: &[u8] = b".wh..wh.";
 /// Symlinks followed while resolving one name, as in the kernel.
 const MOST_SYMLINKS: usize = 40;
+/// Bytes of a name that a message tells.
+const MOST_SHOWN: usize = 200;
 /// Longest component of a path, and longest path with its NUL (`NAME_MAX`, `PATH_MAX`).
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4096;
@@ -263,7 +265,10 @@ pub(super) fn broken_layer(name: &str, broken: Broken) -> Error {
 }
 
 fn bad_entry(name: &str, raw: &[u8], reason: impl Into<Cow<'static, str>>) -> Error {
-    let entry = String::from_utf8_lossy(raw).into_owned();
+    let mut entry = String::from_utf8_lossy(&raw[..raw.len().min(MOST_SHOWN)]).into_owned();
+    if raw.len() > MOST_SHOWN {
+        entry.push('…');
+    }
     Error::Entry { name: name.to_owned(), entry, reason: reason.into() }
 }
 
