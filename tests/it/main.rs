@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests tell what they saw and why they skip")]
 
+mod attacks;
 mod bad_input;
 mod bases;
 mod command_line;
