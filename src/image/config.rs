@@ -251,6 +251,15 @@ where
 mod tests {
     use super::*;
 
+    /// Found by fuzzing: a number that is no integer was read a little off.
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        let text = r#"{"rootfs":{"type":"layers","diff_ids":[]},"b":222222222222222212222222223}"#;
+        let config = ImageConfig::parse(text.as_bytes(), "i", 0).expect("a config");
+        let written = serde_json::to_vec(&config).expect("JSON");
+        assert_eq!(ImageConfig::parse(&written, "i", 0).expect("a config"), config);
+    }
+
     #[test]
     fn what_we_do_not_know_is_kept() {
         let text = r#"{"created":"2024-01-01T00:00:00Z","architecture":"arm64","os":"linux","os.version":"7",
