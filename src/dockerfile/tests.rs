@@ -385,3 +385,16 @@ fn time_grows_with_the_text_only() {
         );
     }
 }
+
+/// Ten megabytes of any shape in less than a second, in release mode on an idle machine: `make test-long`.
+#[test]
+#[ignore = "its result depends on the machine"]
+fn ten_megabytes() {
+    const BYTES: usize = 10_000_000;
+    let mut slowest = ("", Duration::ZERO);
+    for (what, shape) in SHAPES {
+        let time = parse_time(&format!("FROM a\n{}", shape(&|unit| unit.repeat(BYTES / unit.len()))));
+        slowest = if time > slowest.1 { (what, time) } else { slowest };
+    }
+    assert!(slowest.1 < Duration::from_secs(1), "{slowest:?}");
+}
