@@ -15,6 +15,7 @@ use crate::oci::{Annotations, Destination, Platform, Reference};
 use crate::registry::{self, LayoutPlace, Progress};
 use crate::rootfs::container::Surroundings;
 use crate::rootfs::pristine::InPlaceRequest;
+use crate::run;
 use crate::snapshot::{ChangeTracker, SnapshotMode};
 use crate::tree::ImagePath;
 
@@ -103,7 +104,7 @@ impl Request {
     }
 }
 
-/// Who hears how far blobs are.
+/// Who hears how far blobs are, and what commands write.
 #[derive(Clone)]
 pub struct Listeners {
     /// On their way here.
@@ -112,6 +113,8 @@ pub struct Listeners {
     pub unpacking: Arc<dyn Progress + Send + Sync>,
     /// On their way to a destination.
     pub pushes: Arc<dyn Progress + Send + Sync>,
+    /// What isolated commands write.
+    pub commands: Arc<dyn run::Listener>,
 }
 
 impl fmt::Debug for Request {

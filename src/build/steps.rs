@@ -213,7 +213,9 @@ impl World<'_> {
         if let Some(world) = self.isolated {
             let scripts: Vec<_> =
                 script.iter().map(|script| (script.seen_at.clone(), script.file.to_path_buf())).collect();
-            return Ok((run::run_isolated(command, world, &scripts, supervisor)?, MountsSince::Same));
+            let output = run::Output { listener: &*self.request.listeners.commands, prefix: "" };
+            let exit = run::run_isolated(command, world, &scripts, output, supervisor)?;
+            return Ok((exit, MountsSince::Same));
         }
         let mounts = MountWatch::begin().map_err(StepError::Mounts)?;
         let exit = run::run(command, self.mounted_root, supervisor)?;

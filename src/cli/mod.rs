@@ -8,6 +8,7 @@
 //!
 //! Not here: the build (`build`), which takes a [`Request`].
 
+mod console;
 mod contexts;
 mod duration;
 mod flags;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use super::console::Console;
 use super::flags::{self, Flags};
 use super::logging::{LogFormat, LogSettings};
 use super::progress::Bars;
@@ -118,6 +119,7 @@ pub(super) fn settings(
             downloads: Arc::new(bars.of("pull")),
             unpacking: Arc::new(bars.of("unpack")),
             pushes: Arc::new(bars.of("push")),
+            commands: Arc::new(Console::new(bars.clone())),
         },
         output,
         work_dir,

@@ -124,6 +124,8 @@ fn prepare(command: &Command, root: &Root, supervisor: &Supervisor) -> Result<Sp
         umask: fs::Mode::from_raw_mode(UMASK),
         open_files: supervisor.open_files(),
         stdin,
+        stdout: Stdio::inherit(),
+        stderr: Stdio::inherit(),
         inherited: None,
     })
 }

@@ -9,8 +9,8 @@
 //! `/proc/<us>/{environ,mem,fd}` needs CAP_SYS_PTRACE, which ordinary containers lack. Mounted credential files are
 //! another matter: [`can_read`] says whether a warning is due.
 //!
-//! [`run`] runs a command on our own `/`; [`run_isolated`] makes a world around another directory first, and runs it there
-//! in the same way. [`become_root`] lets a plain user do so.
+//! [`run`] runs a command on our own `/`, with our own standard output and error; [`run_isolated`] makes a world around
+//! another directory first, runs it there in the same way, and has a [`Listener`] hear what it writes. [`become_root`] lets a plain user do so.
 //!
 //! Not here: what the environment holds and who the user is (`build`, `rootfs::users`); what the command changed
 //! (`snapshot`).
@@ -18,6 +18,7 @@
 mod command;
 mod exposure;
 mod isolated;
+mod output;
 mod processes;
 mod supervisor;
 mod user_namespace;
@@ -27,6 +28,7 @@ use std::io;
 pub use command::{Command, Exit, Stdin, run};
 pub use exposure::can_read;
 pub use isolated::{World, helper, is_helper, run_isolated};
+pub use output::{Listener, Output, Stream};
 pub use supervisor::{Ended, Supervisor};
 pub use user_namespace::{Ids, become_root};
 

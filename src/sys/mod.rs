@@ -20,7 +20,7 @@ pub use nix;
 pub use records::Malformed;
 pub use rustix::event;
 pub use rustix::fs;
-pub use rustix::io::{Errno, read};
+pub use rustix::io::{Errno, ioctl_fionread as bytes_waiting, read};
 pub use rustix::thread;
 pub use rustix::time;
 pub use stop::{Stop, Stopped};

@@ -43,8 +43,12 @@ pub struct Spawn {
     pub umask: Mode,
     /// Limit of open files.
     pub open_files: Rlimit,
-    /// Standard input; the other streams are inherited.
+    /// Standard input.
     pub stdin: Stdio,
+    /// Standard output.
+    pub stdout: Stdio,
+    /// Standard error.
+    pub stderr: Stdio,
     /// A further descriptor that the process gets, under the same number.
     pub inherited: Option<OwnedFd>,
 }
@@ -85,10 +89,11 @@ const STAGES: [Stage; 7] =
 /// Starts the process in a session of its own, with default signal dispositions, an empty signal mask and no
 /// descriptors but the standard streams. Returns once it executes, or with what stopped it.
 pub fn spawn(spawn: Spawn) -> Result<Child, (Stage, io::Error)> {
-    let Spawn { programs, arguments, environment, directory, identity, umask, open_files, stdin, inherited } = spawn;
+    let Spawn { programs, arguments, environment, directory, identity, umask, open_files, .. } = spawn;
+    let Spawn { stdin, stdout, stderr, inherited, .. } = spawn;
     // The name is only for std's own exec, which is never reached.
     let mut command = Command::new("/proc/self/exe");
-    command.stdin(stdin).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
     let image = ProcessImage::new(programs, arguments, environment);
     let failed = |stage: Stage| move |errno: Errno| encode(stage, errno);
     let become_the_process = move || -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! The isolated root: the same image as in place, as root and as a plain user, and nothing of the machine in it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Ended, run_within};
+use crate::support::command::{Ended, run_into, run_within};
 use crate::support::flat;
 use crate::support::machine::Machine;
 use crate::support::podman::DOCKER_CAPABILITIES;
@@ -36,13 +36,15 @@ RUN rm -rf /app/data/deep && mkdir /var/empty
 ";
 
 fn build(command: &mut Command, world: &World, context: &Path, flags: &[&str]) -> Ended {
+    run_within(build_command(command, world, context).args(flags), LIMIT)
+}
+
+fn build_command<'a>(command: &'a mut Command, world: &World, context: &Path) -> &'a mut Command {
     command
         .current_dir("/")
         .arg(format!("--context={}", context.display()))
         .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
         .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
-        .args(flags);
-    run_within(command, LIMIT)
 }
 
 /// Of a home directory after a build in it.
@@ -150,6 +152,36 @@ fn commands_end_as_in_place() {
     }
 }
 
+/// Whatever a command does to its streams ends with it.
+#[test]
+fn commands_write_to_pipes_and_not_to_our_streams() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let dockerfile = "\
+FROM busybox:base
+RUN echo out; echo err >&2; chmod 000 /dev/stdout /dev/stderr; chown 1:1 /dev/stdout /dev/stderr; echo out again
+USER 1000:1000
+RUN echo by name >/dev/stdout; echo error by name >/dev/stderr
+USER 0
+RUN echo daemon; (trap '' TERM HUP; while true; do sleep 1000; done) & true
+RUN printf 'no end'
+";
+    let context = machine.context("context", dockerfile);
+    for (name, mut command) in [
+        ("root", machine.as_root(&machine.own("root"))),
+        ("user", machine.as_user(&machine.own("user"), Some(&machine.path("ids")))),
+    ] {
+        let streams = machine.own(&format!("{name}-streams"));
+        let ended = run_into(build_command(&mut command, &world, &context), LIMIT, &streams).success(name);
+        assert_eq!(ended.stdout, "out\nout again\nby name\ndaemon\nno end", "{name}");
+        assert!(ended.stderr.contains("\nerr\n") && ended.stderr.contains("\nerror by name\n"), "{}", ended.stderr);
+        for stream in ["out", "err"] {
+            let file = fs::metadata(streams.join(stream)).expect("there");
+            assert_ne!(file.permissions().mode() & 0o777, 0, "{name}: {stream}");
+            assert_eq!(file.uid(), 0, "{name}: {stream}");
+        }
+    }
+}
+
 /// Processes of the machine whose command line holds `word`.
 fn processes_with(word: &str) -> Vec<String> {
     let all = fs::read_dir("/proc").expect("a proc file system").filter_map(Result::ok);
@@ -171,11 +203,7 @@ fn nothing_runs_on_when_the_build_is_ended() {
             &format!("FROM busybox:base\nRUN (setsid sleep {word} &) ; sleep {word}\n"),
         );
         let mut command = machine.as_root(&home);
-        command
-            .current_dir("/")
-            .arg(format!("--context={}", context.display()))
-            .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
-            .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
+        build_command(&mut command, &world, &context)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

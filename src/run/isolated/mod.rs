@@ -19,8 +19,10 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::command::{UMASK, supervise};
+use super::output::{Ends, Output, pipes};
 use super::{CODE_OF_SIGNALS, Command, Error, Exit, Supervisor, user_namespace};
 use crate::rootfs::Root;
 use crate::sys::process::Spawn;
@@ -128,11 +130,12 @@ fn sealed_copy(program: &Path) -> io::Result<File> {
 }
 
 /// Runs `command` to its end in `world`, with `scripts` (paths in the world, files on this machine) mounted read-only.
-/// Its output goes where ours goes; nothing of it is left.
+/// All that it writes has been heard when this returns; nothing of it is left.
 pub fn run_isolated(
     command: &Command,
     world: &World,
     scripts: &[(ImagePath, PathBuf)],
+    output: Output<'_>,
     supervisor: &Supervisor,
 ) -> Result<Exit, Error> {
     if let Some(signal) = supervisor.was_stopped() {
@@ -150,6 +153,8 @@ pub fn run_isolated(
     let program = world.program().map_err(failed("copy the program into memory"))?;
     let program = format!("/proc/self/fd/{}", program.as_raw_fd());
     let arguments = [OUTSIDE.to_owned(), writer.as_raw_fd().to_string()];
+    let (pipes, Ends { stdout, stderr }, hang_up) =
+        pipes(output.listener, command.user.uid).map_err(failed("make a pipe"))?;
     let spawn = Spawn {
         programs: vec![c_string(program)],
         arguments: arguments.into_iter().map(c_string).collect(),
@@ -159,9 +164,18 @@ pub fn run_isolated(
         umask: sys_fs::Mode::from_raw_mode(UMASK),
         open_files: supervisor.open_files(),
         stdin: spec.into(),
+        stdout,
+        stderr,
         inherited: Some(writer),
     };
-    let status = supervise(spawn, "helper", supervisor)?;
+    let status = thread::scope(|scope| {
+        let passing = thread::Builder::new().name("output".to_owned()).spawn_scoped(scope, || pipes.pass_on(output));
+        let passing = passing.map_err(failed("start a thread"))?;
+        let status = supervise(spawn, "helper", supervisor);
+        drop(hang_up);
+        let passed = passing.join().expect("no panic while passing output on");
+        passed.map_err(failed("read what a command writes")).and(status)
+    })?;
     let mut said = Vec::new();
     reader.read_to_end(&mut said).map_err(failed("hear of an isolated command"))?;
     match Report::parse(&said) {

@@ -1,6 +1,7 @@
 //! Commands of the machine, run to their end.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,12 @@ pub fn run(command: &mut Command) -> String {
 /// Runs a command for at most `limit`. Its output goes through files: a pipe could fill up while nobody reads.
 pub fn run_within(command: &mut Command, limit: Duration) -> Ended {
     let output = scratch();
-    let [out, err] = ["out", "err"].map(|name| output.path().join(name));
+    run_into(command, limit, output.path())
+}
+
+/// The same with the output in the files `out` and `err` of `place`.
+pub fn run_into(command: &mut Command, limit: Duration, place: &Path) -> Ended {
+    let [out, err] = ["out", "err"].map(|name| place.join(name));
     let create = |path| fs::File::create(path).expect("created");
     let mut child = command
         .stdin(Stdio::null())
