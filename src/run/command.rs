@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::processes::Kin;
 use super::{Error, Supervisor, user_namespace};
 use crate::rootfs::{self, Root, User};
 use crate::sys::process::{self, Identity, Spawn, Stage};
@@ -63,20 +64,46 @@ pub fn run(command: &Command, root: &Root, supervisor: &Supervisor) -> Result<Ex
         return Err(Error::Stopped { signal });
     }
     let spawn = prepare(command, root, supervisor)?;
-    supervise(spawn, &String::from_utf8_lossy(command.program()), supervisor)
+    supervise(spawn, &String::from_utf8_lossy(command.program()), Kin::AllOfOurs, supervisor)
 }
 
-/// Starts a process, sees it to its end, and ends what it left running.
-pub(super) fn supervise(spawn: Spawn, name: &str, supervisor: &Supervisor) -> Result<Exit, Error> {
+/// Starts a process, sees it to its end, during which signals go to it, and ends what it left running of its `kin`.
+pub(super) fn supervise(spawn: Spawn, name: &str, kin: Kin, supervisor: &Supervisor) -> Result<Exit, Error> {
     let name = name.to_owned();
     let child = process::spawn(spawn).map_err(|(stage, source)| not_started(name.clone(), stage, source))?;
-    let waited = wait(child, supervisor);
-    let ended = supervisor.end_descendants(END_DEADLINE)?;
-    if ended.killed > 0 {
-        tracing::debug!(processes = ended.killed, program = name, "killed what the command left running");
+    let mut child = Unreaped(child);
+    let leader = supervisor.attach(child.id(), kin)?;
+    child.await_end();
+    supervisor.detach(leader);
+    let killed = supervisor.end_rest(leader, END_DEADLINE)?;
+    if killed > 0 {
+        tracing::debug!(processes = killed, program = name, "killed what the command left running");
     }
-    let status = waited.map_err(|source| Error::Wait { program: name, source })?;
+    let status = child.0.wait().map_err(|source| Error::Wait { program: name, source })?;
     Ok(exit_of(status))
+}
+
+/// A child whose number is nobody else's, since it is not reaped before this is dropped. It does not outlive it.
+struct Unreaped(Child);
+
+impl Unreaped {
+    fn id(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("the kernel's numbers of processes are an i32")
+    }
+
+    /// Its end is seen first and it is reaped later, so that no signal goes to a stranger of the same id.
+    fn await_end(&self) {
+        let Some(pid) = process::Pid::from_raw(self.id()) else { return };
+        let end = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOWAIT;
+        while let Err(Errno::INTR) = process::waitid(process::WaitId::Pid(pid), end) {}
+    }
+}
+
+impl Drop for Unreaped {
+    fn drop(&mut self) {
+        // of one that is reaped, nothing is left to be killed
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 impl Command {
@@ -185,21 +212,6 @@ fn not_started(program: String, stage: Stage, source: io::Error) -> Error {
             _ => Error::NotExecutable { program, source },
         },
     }
-}
-
-/// Waits for the end of the command, during which signals go to it.
-fn wait(mut child: Child, supervisor: &Supervisor) -> io::Result<ExitStatus> {
-    let attached = i32::try_from(child.id()).ok().and_then(process::Pid::from_raw);
-    if let Some(pid) = attached {
-        if let Err(error) = supervisor.attach(pid) {
-            tracing::warn!(%error, "signals do not reach the command");
-        }
-        // its end is seen first and it is reaped later, so that no signal goes to a stranger of the same id
-        let end = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOWAIT;
-        while let Err(Errno::INTR) = process::waitid(process::WaitId::Pid(pid), end) {}
-    }
-    supervisor.detach();
-    child.wait()
 }
 
 pub(super) fn exit_of(status: ExitStatus) -> Exit {

@@ -2,8 +2,9 @@
 //!
 //! Promise: the command gets exactly what [`Command`] says: no variable, descriptor, signal disposition, limit or
 //! umask of ours. When [`run`] returns, all that the command started has ended, daemons too, and nothing else has:
-//! a helper that another thread of ours runs meanwhile, or a shell beside us in the container, is left alone.
-//! A signal that is to end us ends the command first; [`Supervisor::was_stopped`] tells it afterwards.
+//! a helper that another thread of ours runs meanwhile, or a shell beside us in the container, is left alone. Isolated
+//! commands may run beside each other, and each has nothing but its own ended.
+//! A signal that is to end us ends the commands first; [`Supervisor::was_stopped`] tells it afterwards.
 //!
 //! What we hold in memory is out of the command's reach: [`Supervisor::start`] makes us not dumpable, so that
 //! `/proc/<us>/{environ,mem,fd}` needs CAP_SYS_PTRACE, which ordinary containers lack. Mounted credential files are
@@ -29,7 +30,7 @@ pub use command::{Command, Exit, Stdin, run};
 pub use exposure::can_read;
 pub use isolated::{World, helper, is_helper, run_isolated};
 pub use output::{Listener, Output, Stream};
-pub use supervisor::{Ended, Supervisor};
+pub use supervisor::Supervisor;
 pub use user_namespace::{Ids, become_root};
 
 use crate::rootfs;

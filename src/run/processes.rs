@@ -61,39 +61,51 @@ fn parse(stat: &[u8]) -> Option<Process> {
     Some(Process { pid, name, is_zombie: matches!(state, "Z" | "X"), parent, session, started })
 }
 
-/// Ourselves, as the ancestor of what the command started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ancestor {
-    pub pid: i32,
-    /// When the command's first process started, in clock ticks since boot.
-    pub command_started: u64,
+/// Which processes are a command's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kin {
+    /// All descendants of ours, wherever they fled to. No other command may run beside it: whose an orphan is, nobody could
+    /// tell.
+    AllOfOurs,
+    /// Those of its session, and what these started: of a command from whose PID namespace nothing flees.
+    ItsSession,
 }
 
-/// Those of `all` that the command started, directly or not. As a subreaper we are the parent of its orphans, but
-/// also of helpers that other threads started: these are in our session, which no process of the command can be,
+/// A command that was started: the leader of a session and of a process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub started: u64,
+    pub kin: Kin,
+}
+
+/// Those of `all` that are the command's, itself among them. As a subreaper we (`ourselves`) are the parent of its orphans,
+/// but also of helpers that other threads started: these are in our session, which no process of the command can be,
 /// since it began in a session of its own. What is older than the command, such as an orphan of a shell beside us that
 /// we got as the container's first process, is not the command's either.
-pub(super) fn of_command(all: &[Process], ancestor: Ancestor) -> Vec<&Process> {
+pub(super) fn of_command(all: &[Process], ourselves: i32, leader: Leader) -> Vec<&Process> {
+    // 0 where its leader is outside our PID namespace
+    let session = all.iter().find(|process| process.pid == ourselves).map(|ourselves| ourselves.session);
+    let is_foreign = |process: &Process| {
+        Some(process.session) == session || process.started < leader.started || process.pid == ourselves
+    };
+    let is_first = |process: &&Process| match leader.kin {
+        Kin::AllOfOurs => process.parent == ourselves,
+        Kin::ItsSession => process.session == leader.pid,
+    };
     let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
-    for process in all {
+    for process in all.iter().filter(|process| !is_foreign(process)) {
         children.entry(process.parent).or_default().push(process);
     }
-    // 0 where its leader is outside our PID namespace
-    let session = all.iter().find(|process| process.pid == ancestor.pid).map(|ourselves| ourselves.session);
-    let is_foreign = |process: &Process| {
-        Some(process.session) == session || process.started < ancestor.command_started || process.pid == ancestor.pid
-    };
-    let mut found = Vec::new();
-    let mut parents = vec![ancestor.pid];
-    while let Some(parent) = parents.pop() {
-        for child in children.remove(&parent).unwrap_or_default() {
-            if !is_foreign(child) {
-                parents.push(child.pid);
-                found.push(child);
-            }
+    let mut found = BTreeMap::new();
+    let mut left: Vec<&Process> = all.iter().filter(|process| is_first(process) && !is_foreign(process)).collect();
+    while let Some(process) = left.pop() {
+        if found.insert(process.pid, process).is_none() {
+            left.extend(children.get(&process.pid).into_iter().flatten());
         }
     }
-    found
+    found.into_values().collect()
 }
 
 #[cfg(test)]
@@ -144,9 +156,27 @@ mod tests {
             process(41, 40, 40, 58),
             process(50, 1, 50, 20), // an orphan from before
         ];
-        let ancestor = Ancestor { pid: 1, command_started: 50 };
-        let mut found: Vec<i32> = of_command(&all, ancestor).iter().map(|process| process.pid).collect();
-        found.sort_unstable();
-        assert_eq!(found, [20, 21, 22, 23, 24]);
+        let found = |leader| of_command(&all, 1, leader).iter().map(|process| process.pid).collect::<Vec<_>>();
+        assert_eq!(found(Leader { pid: 20, started: 50, kin: Kin::AllOfOurs }), [20, 21, 22, 23, 24]);
+    }
+
+    #[test]
+    fn commands_beside_each_other() {
+        let process =
+            |pid, parent, session| Process { pid, name: String::new(), is_zombie: false, parent, session, started: 50 };
+        let all = [
+            process(1, 0, 1),
+            process(20, 1, 20),
+            process(21, 20, 20),
+            process(22, 21, 22), // of its own session, and yet the first one's
+            process(30, 1, 30),
+            process(31, 1, 30), // its parent was killed
+            process(32, 31, 32),
+            process(40, 1, 1), // a credential helper of ours
+        ];
+        for (pid, its) in [(20, vec![20, 21, 22]), (30, vec![30, 31, 32]), (50, vec![])] {
+            let found = of_command(&all, 1, Leader { pid, started: 50, kin: Kin::ItsSession });
+            assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), its);
+        }
     }
 }

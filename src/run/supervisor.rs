@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::processes::{self, Ancestor, Process};
+use super::processes::{self, Kin, Leader, Process};
 use super::{Error, Exit};
 use crate::sys::signals::{self, Caught};
 use crate::sys::{Errno, event, process};
@@ -26,7 +26,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Made once, at the start of the program, before it reads credentials. While it lives, signals that ask us to end go
-/// to the running command, and orphans of commands are ours.
+/// to the running commands, and orphans of commands are ours.
 #[derive(Debug)]
 pub struct Supervisor {
     state: Arc<State>,
@@ -36,26 +36,19 @@ pub struct Supervisor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What [`Supervisor::end_descendants`] had to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// Processes that were still running and were killed.
-    pub killed: usize,
-}
-
 #[derive(Debug)]
 struct State {
     /// The signal that asked us to end first, or 0.
     stopped_by: AtomicI32,
-    /// The command that is running: the leader of its session and process group.
-    running: Mutex<Option<process::Pid>>,
-    /// When the last command started, in clock ticks since boot; `u64::MAX` before the first.
-    command_started: AtomicU64,
+    /// Commands are to be killed as soon as they begin.
+    is_given_up: AtomicBool,
+    /// The commands that are running.
+    running: Mutex<Vec<Leader>>,
 }
 
 impl Supervisor {
     /// Makes this process not dumpable and a subreaper, and catches SIGHUP, SIGINT, SIGQUIT and SIGTERM. `on_stop` is
-    /// called on another thread with the first of them, once a running command has been told: for a caller that may
+    /// called on another thread with the first of them, once the running commands have been told: for a caller that may
     /// be waiting for something else. It must not wait itself. Signals are caught once in a process: a second
     /// supervisor beside the first is an error.
     pub fn start(on_stop: impl FnOnce(i32) + Send + 'static) -> Result<Supervisor, Error> {
@@ -69,8 +62,8 @@ impl Supervisor {
         let caught = signals::catch(&STOP_SIGNALS, OwnedFd::from(writer)).map_err(failed("catch signals"))?;
         let state = Arc::new(State {
             stopped_by: AtomicI32::new(0),
-            running: Mutex::new(None),
-            command_started: AtomicU64::new(u64::MAX),
+            is_given_up: AtomicBool::new(false),
+            running: Mutex::default(),
         });
         let watch = SignalWatch { reader, state: Arc::clone(&state), on_stop: Some(on_stop), kill_at: None };
         let thread = thread::Builder::new()
@@ -86,17 +79,25 @@ impl Supervisor {
         self.state.stopped_by()
     }
 
-    /// Kills what the last command left running, until nothing of it is there. What is still there at the deadline
-    /// is an error.
-    pub fn end_descendants(&self, deadline: Duration) -> Result<Ended, Error> {
+    /// Kills the commands that are running, and those that begin later: nobody wants what they do any longer.
+    pub fn give_up(&self) {
+        self.state.is_given_up.store(true, Ordering::SeqCst);
+        self.state.forward(process::Signal::KILL.as_raw());
+    }
+
+    /// Kills what a command that has ended, and is not reaped yet, left running, until nothing of it is there. What is still
+    /// there at the deadline is an error. Gives the number of processes that were killed.
+    pub(super) fn end_rest(&self, leader: Leader, deadline: Duration) -> Result<usize, Error> {
         let begun = Instant::now();
         let mut killed = std::collections::BTreeSet::new();
         let mut pause = SHORTEST_PAUSE;
         loop {
             let all = processes::all()?;
-            let left = processes::of_command(&all, self.state.ancestor());
+            let mut left = processes::of_command(&all, ourselves(), leader);
+            // as long as it is there, its number is nobody else's
+            left.retain(|process| process.pid != leader.pid);
             if left.is_empty() {
-                return Ok(Ended { killed: killed.len() });
+                return Ok(killed.len());
             }
             if begun.elapsed() > deadline {
                 let named: Vec<String> = left.iter().map(|left| format!("{} ({})", left.pid, left.name)).collect();
@@ -119,20 +120,24 @@ impl Supervisor {
         self.open_files
     }
 
-    /// Makes signals go to the command `pid`, and later what it leaves behind findable.
-    pub(super) fn attach(&self, pid: process::Pid) -> Result<(), Error> {
-        *self.state.lock() = Some(pid);
+    /// Makes signals go to the command `pid`, which is our child, and later what it leaves behind findable.
+    pub(super) fn attach(&self, pid: i32, kin: Kin) -> Result<Leader, Error> {
+        let started = processes::one(pid)?.map_or(0, |process| process.started);
+        let leader = Leader { pid, started, kin };
+        self.state.lock().push(leader);
+        // what came while the command was being started
         if let Some(signal) = self.was_stopped() {
-            self.state.forward(signal); // it came while the command was being started
+            self.state.forward(signal);
         }
-        let process = processes::one(pid.as_raw_pid())?;
-        self.state.command_started.store(process.map_or(0, |process| process.started), Ordering::SeqCst);
-        Ok(())
+        if self.state.is_given_up.load(Ordering::SeqCst) {
+            self.state.forward(process::Signal::KILL.as_raw());
+        }
+        Ok(leader)
     }
 
     /// To be called when the command has ended and before it is reaped, while its id cannot be another's.
-    pub(super) fn detach(&self) {
-        *self.state.lock() = None;
+    pub(super) fn detach(&self, leader: Leader) {
+        self.state.lock().retain(|running| *running != leader);
     }
 }
 
@@ -147,7 +152,7 @@ impl Drop for Supervisor {
 }
 
 impl State {
-    fn lock(&self) -> MutexGuard<'_, Option<process::Pid>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Leader>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,15 +160,15 @@ impl State {
         Some(self.stopped_by.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
     }
 
-    fn ancestor(&self) -> Ancestor {
-        let command_started = self.command_started.load(Ordering::SeqCst);
-        Ancestor { pid: process::getpid().as_raw_pid(), command_started }
-    }
-
-    /// Sends `signal` to the process group of the running command, if there is one.
+    /// Sends `signal` to the process groups of the running commands.
     fn forward(&self, signal: i32) {
         let running = self.lock();
-        if let (Some(group), Some(signal)) = (*running, process::Signal::from_named_raw(signal)) {
+        for leader in running.iter() {
+            let (Some(group), Some(signal)) =
+                (process::Pid::from_raw(leader.pid), process::Signal::from_named_raw(signal))
+            else {
+                continue;
+            };
             // it cannot have been reaped while we hold the lock, so that nobody else has its id
             if let Err(error) = process::kill_process_group(group, signal) {
                 tracing::debug!(%error, "pass a signal to the command");
@@ -171,13 +176,12 @@ impl State {
         }
     }
 
-    /// Reaps what the running command orphaned and has ended.
+    /// Reaps what a running command orphaned and has ended. None has any in a PID namespace of its own.
     fn reap_orphans(&self) {
-        let running = *self.lock();
-        let (Some(running), Ok(all)) = (running, processes::all()) else { return };
-        let ancestor = self.ancestor();
-        for process in processes::of_command(&all, ancestor) {
-            let is_orphan = process.parent == ancestor.pid && process.pid != running.as_raw_pid();
+        let leader = self.lock().iter().copied().find(|leader| leader.kin == Kin::AllOfOurs);
+        let (Some(leader), Ok(all)) = (leader, processes::all()) else { return };
+        for process in processes::of_command(&all, ourselves(), leader) {
+            let is_orphan = process.parent == ourselves() && process.pid != leader.pid;
             if process.is_zombie && is_orphan {
                 reap(process.pid);
             }
@@ -230,6 +234,10 @@ impl<F: FnOnce(i32)> SignalWatch<F> {
             on_stop(signal);
         }
     }
+}
+
+fn ourselves() -> i32 {
+    process::getpid().as_raw_pid()
 }
 
 /// Sends SIGKILL to `process` if it is still the same; tells whether it was there.

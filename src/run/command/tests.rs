@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
-use super::super::processes;
+use super::super::processes::{self, Leader};
 use super::*;
 
 /// A process has one supervisor at a time.
@@ -284,8 +284,8 @@ fn nothing_is_left_running_but_what_is_not_the_commands() {
     assert!(bystander.try_wait().expect("looked").is_none(), "it runs on");
     bystander.kill().expect("killed");
     bystander.wait().expect("reaped");
-    let again = trial.supervisor.end_descendants(PATIENCE).expect("nothing to do");
-    assert_eq!(again.killed, 0);
+    let anyone = Leader { pid: i32::MAX, started: 0, kin: Kin::AllOfOurs };
+    assert_eq!(trial.supervisor.end_rest(anyone, PATIENCE).expect("nothing to do"), 0);
 }
 
 #[test]
@@ -332,6 +332,26 @@ fn a_second_signal_has_no_patience() {
     });
     assert_eq!(exit.expect("run"), Exit::Signal(9));
     assert_eq!(trial.supervisor.was_stopped(), Some(15));
+}
+
+#[test]
+fn commands_that_nobody_wants_any_longer_are_killed() {
+    let trial = trial();
+    let ready = trial.path("ready");
+    let exit = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while !ready.exists() {
+                assert!(begun.elapsed() < PATIENCE, "the command did not start");
+                std::thread::yield_now();
+            }
+            trial.supervisor.give_up();
+        });
+        trial.run(&trial.shell("trap '' TERM; : >ready; sleep 1000 & wait"))
+    });
+    assert_eq!(exit.expect("run"), Exit::Signal(9));
+    assert_eq!(trial.run(&command(&["sleep", "1000"])).expect("run"), Exit::Signal(9), "and those that begin later");
+    assert_eq!(trial.supervisor.was_stopped(), None);
 }
 
 #[test]

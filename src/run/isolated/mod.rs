@@ -23,6 +23,7 @@ use std::thread;
 
 use super::command::{UMASK, supervise};
 use super::output::{Ends, Output, pipes};
+use super::processes::Kin;
 use super::{CODE_OF_SIGNALS, Command, Error, Exit, Supervisor, user_namespace};
 use crate::rootfs::Root;
 use crate::sys::process::Spawn;
@@ -171,7 +172,7 @@ pub fn run_isolated(
     let status = thread::scope(|scope| {
         let passing = thread::Builder::new().name("output".to_owned()).spawn_scoped(scope, || pipes.pass_on(output));
         let passing = passing.map_err(failed("start a thread"))?;
-        let status = supervise(spawn, "helper", supervisor);
+        let status = supervise(spawn, "helper", Kin::ItsSession, supervisor);
         drop(hang_up);
         let passed = passing.join().expect("no panic while passing output on");
         passed.map_err(failed("read what a command writes")).and(status)
