@@ -1,16 +1,17 @@
-//! What a stage begins with, and what stays of the one before.
+//! What a stage begins with, and what is kept of it in the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
-use std::fs;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 use super::copy::needed_paths;
 use super::error::{Error, StepError};
 use super::fetching::{Arrivals, while_fetching};
 use super::kept::{Tree, keep};
-use super::plan::{Base, BaseImage, CopyStep, Files, Plan, Stage};
+use super::plan::{Base, BaseImage, CopyStep, Plan, Stage};
+use super::site::Site;
 use super::stage::{Builder, World};
 use super::unpacking::open_layer;
 use crate::image::Layered;
@@ -18,27 +19,27 @@ use crate::layer::{self, LayerBlob};
 use crate::registry::{self, RemoteImage};
 use crate::rootfs::{Ignored, Root};
 use crate::snapshot::{self, Candidates, Collected, LostTrack, SnapshotMode};
-use crate::tree::{Changeset, ImagePath, NodeId, RootIndex, Standing};
+use crate::tree::{Changeset, ImagePath, RootIndex, Standing};
+
+/// The files of images that COPY takes any of, unpacked once for all stages.
+#[derive(Default)]
+pub(super) struct UnpackedImages(Mutex<BTreeMap<String, Unpacked>>);
+
+/// The files of one image, once somebody has unpacked it.
+type Unpacked = Arc<Mutex<Option<Arc<Tree>>>>;
 
 impl Builder<'_> {
-    /// Brings the root to what the stage begins with, if any of its steps works on files; keeps what later stages copy of the
-    /// stage that is in the root.
+    /// Brings the root to what the stage begins with, if any of its steps works on files.
     pub(super) fn prepare_root(&mut self, stage: &Stage, layers: &[Layered]) -> Result<(), Error> {
         let Some(step) = stage.first_step_on_files() else {
             tracing::info!("Skipping unpacking as no commands require it.");
             return Ok(());
         };
-        let mut left = self.in_root.take();
-        if let Some(left) = left {
-            let is_as_its_image = self.learn_all()?;
-            let is_base = match &stage.base {
-                Base::Stage(base) => matches!(self.world.plan.files_of(*base), Files::OfStage(of) if of == left),
-                Base::Scratch | Base::Image(_) => false,
-            };
-            if is_base && is_as_its_image {
-                tracing::info!("The root filesystem is that of stage {left} already.");
-                return self.keep(left, &|_, _| true);
-            }
+        if let Some(held) = self.site.holds.take()
+            && Some(held) == self.world.plan.stage_below(stage)
+        {
+            tracing::info!("The root filesystem is that of stage {held} already.");
+            return Ok(());
         }
         tracing::info!("Unpacking rootfs as cmd {} requires it.", step.text);
         let blobs: Vec<LayerBlob> = layers.iter().map(blob).collect();
@@ -46,7 +47,7 @@ impl Builder<'_> {
         let image = image_below(world.plan, &stage.base);
         let mut more_tries = world.request.image_fs_extract_retry;
         loop {
-            let tried = while_fetching(&world, image, |arrivals| self.unpack(&blobs, arrivals, &mut left));
+            let tried = while_fetching(&world, image, |arrivals| self.unpack(&blobs, arrivals));
             let failure = match tried {
                 Ok(()) => return Ok(()),
                 Err(failure) if more_tries == 0 || !failure.may_pass() => failure,
@@ -59,39 +60,29 @@ impl Builder<'_> {
             };
             return Err(match failure {
                 Failure::Layer(source) => Error::Unpack { base: stage.base_name.clone(), source },
-                Failure::Other(error) => *error,
+                Failure::Fetch(error) => Error::Registry(error),
             });
         }
     }
 
-    /// Makes the root hold what `layers` say, once what is needed of the stage `left` in it has been kept.
-    fn unpack(
-        &mut self,
-        layers: &[LayerBlob],
-        arrivals: &Arrivals<'_>,
-        left: &mut Option<usize>,
-    ) -> Result<(), Failure> {
+    /// Makes the root hold what `layers` say.
+    fn unpack(&mut self, layers: &[LayerBlob], arrivals: &Arrivals<'_>) -> Result<(), Failure> {
         let World { store, request, .. } = self.world;
         let mut open = |layer: &LayerBlob| open_layer(store, arrivals, layer, &request.listeners.unpacking);
-        let is_used = self.index.subtree(self.index.root()).any(|id| self.index.standing(id) != Standing::Foreign);
+        let Site { place, index, .. } = &mut self.site;
+        let is_used = index.subtree(index.root()).any(|id| index.standing(id) != Standing::Foreign);
         if !is_used {
-            if let Some(left) = left.take() {
-                self.keep(left, &|_, _| false)?;
-            }
-            return Ok(layer::apply(layers, &mut open, self.world.root, &mut self.index, self.world.ignored)?);
+            return Ok(layer::apply(layers, &mut open, &place.root, index, &place.ignored)?);
         }
-        let next = layer::describe(layers, &mut open, self.world.root, self.world.ignored)?;
-        if let Some(left) = left.take() {
-            self.keep(left, &|index, id| next.keeps(index, id))?;
-        }
-        next.realize(&mut open, self.world.root, &mut self.index, self.world.ignored)?;
+        let next = layer::describe(layers, &mut open, &place.root, &place.ignored)?;
+        next.realize(&mut open, &place.root, index, &place.ignored)?;
         Ok(())
     }
 
     /// Makes the index say what is on disk, also where the snapshots did not look: their mode may compare little, and some
     /// paths are never part of an image. Says whether all of it is as the image of the stage says.
     fn learn_all(&mut self) -> Result<bool, Error> {
-        let places: BTreeSet<ImagePath> = self.world.ignored.places_overlooked().collect();
+        let places: BTreeSet<ImagePath> = self.site.place.ignored.places_overlooked().collect();
         let candidates = Candidates::Listed { paths: places.clone(), subtrees: places };
         Ok(self.look(candidates)?.is_empty())
     }
@@ -102,23 +93,27 @@ impl Builder<'_> {
     }
 
     fn look(&mut self, candidates: Candidates) -> Result<Changeset, Error> {
-        let collected = Collected { candidates, ctime: self.ctime, events: 0, handles_opened: 0 };
-        let all = self.world.ignored.untouchable_only();
-        let (root, threads) = (self.world.root, self.world.request.threads.get());
-        let taken = snapshot::take(collected, SnapshotMode::Full, root, &mut self.index, &all, threads)?;
+        let threads = self.world.threads().get();
+        let Site { place, index, ctime, .. } = &mut self.site;
+        let collected = Collected { candidates, ctime: *ctime, events: 0, handles_opened: 0 };
+        let all = place.ignored.untouchable_only();
+        let taken = snapshot::take(collected, SnapshotMode::Full, &place.root, index, &all, threads)?;
         Ok(taken.changeset)
     }
 
     /// The files of an image that COPY takes any of, unpacked into a directory of their own.
-    pub(super) fn unpack_image(&mut self, image: &BaseImage) -> Result<Rc<Tree>, StepError> {
+    pub(super) fn unpack_image(&self, image: &BaseImage) -> Result<Arc<Tree>, StepError> {
         let key = image.remote.manifest_digest.hex();
-        if let Some(tree) = self.unpacked.get(&key) {
-            return Ok(Rc::clone(tree));
+        let World { store, request, plan, scratch, unpacked, .. } = self.world;
+        let unpacked = Arc::clone(lock(&unpacked.0).entry(key.clone()).or_default());
+        // another stage that wants the same waits here
+        let mut unpacked = lock(&unpacked);
+        if let Some(tree) = &*unpacked {
+            return Ok(Arc::clone(tree));
         }
-        let World { store, request, plan, scratch, .. } = self.world;
         let place = scratch.join("images").join(&key);
-        let unpacked = while_fetching(&self.world, Some(&image.remote), |arrivals| {
-            let root = new_root(place)?;
+        let tree = while_fetching(&self.world, Some(&image.remote), |arrivals| {
+            let root = self.new_root(place)?;
             let mut index = RootIndex::new();
             let mut open = |layer: &LayerBlob| open_layer(store, arrivals, layer, &request.listeners.unpacking);
             let mut described = layer::describe(&image.layers, &mut open, &root, &Ignored::new())?;
@@ -127,38 +122,46 @@ impl Builder<'_> {
             Ok::<Tree, Box<dyn StdError + Send + Sync>>(Tree { root, index })
         });
         let name = || image.remote.reference.to_string();
-        let tree = Rc::new(unpacked.map_err(|source| StepError::Image { image: name(), source })?);
-        self.unpacked.insert(key, Rc::clone(&tree));
+        let tree = Arc::new(tree.map_err(|source| StepError::Image { image: name(), source })?);
+        *unpacked = Some(Arc::clone(&tree));
         Ok(tree)
     }
 
-    /// Keeps what later stages copy from stage `number`, whose files are in the root; `stays` knows what the next stage wants.
-    fn keep(&mut self, number: usize, stays: &dyn Fn(&RootIndex, NodeId) -> bool) -> Result<(), Error> {
-        if self.world.plan.copies_from(number).next().is_none() {
-            return Ok(());
+    /// Keeps what later stages copy of the stage `number`, which ends in the root.
+    pub(super) fn keep(&mut self, number: usize) -> Result<Option<Tree>, Error> {
+        let plan = self.world.plan;
+        if number == plan.target {
+            return Ok(None);
         }
-        let needed = needed_by(self.world.plan.copies_from(number).map(|(_, copy)| copy), &self.index);
+        let is_as_its_image = self.learn_all()?;
+        // whoever is built on it wants all of it, and otherwise nothing need be copied
+        let stays = is_as_its_image && plan.is_built_on(number);
+        self.site.holds = stays.then_some(number);
+        if plan.copies_from(number).next().is_none() {
+            return Ok(None);
+        }
+        let needed = needed_by(plan.copies_from(number).map(|(_, copy)| copy), &self.site.index);
         for path in &needed {
             tracing::info!("Saving file {path} for later use");
         }
-        let place = new_root(self.world.scratch.join("stages").join(number.to_string()))?;
-        let tree = keep(&needed, stays, self.world.root, &mut self.index, self.world.ignored, place)?;
-        self.kept.insert(number, tree);
-        Ok(())
+        let kept = self.new_root(self.world.scratch.join("stages").join(number.to_string()))?;
+        let Site { place, index, .. } = &mut self.site;
+        Ok(Some(keep(&needed, stays, &place.root, index, &place.ignored, kept)?))
     }
 
-    /// Removes the files of stages that no stage after `number` copies from.
-    pub(super) fn forget_after(&mut self, number: usize) {
-        let plan = self.world.plan;
-        let is_over = |kept: &usize| plan.copies_from(*kept).all(|(reader, _)| reader <= number);
-        let over: Vec<usize> = self.kept.keys().copied().filter(is_over).collect();
-        for stage in over {
-            let place = self.kept.remove(&stage).map(|tree| tree.root.place().to_path_buf());
-            if let Some(Err(error)) = place.map(fs::remove_dir_all) {
-                tracing::debug!("the files of stage {stage} stay in the work directory: {error}");
-            }
-        }
+    /// An empty root at `place`.
+    fn new_root(&self, place: PathBuf) -> Result<Root, Error> {
+        let cleared = match fs::remove_dir_all(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir_all(&place),
+        };
+        cleared.map_err(|source| Error::WorkDirectory { path: place.clone(), source })?;
+        Ok(Root::open(&place)?.until(self.world.stop.clone()))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why a root could not be prepared.
@@ -167,8 +170,8 @@ impl Builder<'_> {
 enum Failure {
     /// Its layers could not be put into it.
     Layer(layer::Error),
-    /// Its layers could not be fetched, or what is there could not be kept.
-    Other(Box<Error>),
+    /// Its layers could not be fetched.
+    Fetch(registry::Error),
 }
 
 impl Failure {
@@ -176,7 +179,7 @@ impl Failure {
     fn may_pass(&self) -> bool {
         match self {
             Failure::Layer(_) => true,
-            Failure::Other(error) => matches!(&**error, Error::Registry(error) if error.is_temporary()),
+            Failure::Fetch(error) => error.is_temporary(),
         }
     }
 }
@@ -189,13 +192,7 @@ impl From<layer::Error> for Failure {
 
 impl From<registry::Error> for Failure {
     fn from(error: registry::Error) -> Failure {
-        Error::from(error).into()
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Other(Box::new(error))
+        Failure::Fetch(error)
     }
 }
 
@@ -213,16 +210,6 @@ fn needed_by<'a>(copies: impl Iterator<Item = &'a CopyStep>, index: &RootIndex) 
     let paths = copies.flat_map(|copy| copy.paths().map(move |path| needed_paths(index, path, copy.parents)));
     let needed: BTreeSet<ImagePath> = paths.flatten().collect();
     needed.into_iter().collect()
-}
-
-/// An empty root at `place`.
-fn new_root(place: PathBuf) -> Result<Root, Error> {
-    let cleared = match fs::remove_dir_all(&place) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir_all(&place),
-    };
-    cleared.map_err(|source| Error::WorkDirectory { path: place.clone(), source })?;
-    Ok(Root::open(&place)?)
 }
 
 fn blob(layer: &Layered) -> LayerBlob {

@@ -17,10 +17,10 @@ pub(super) struct Tree {
 
 /// Keeps `needed` (sorted; a directory stands for all below it) of what the image has in `root`, in the empty root `kept`,
 /// which has the same layout. A directory or file moves there by rename, which costs nothing, and is forgotten in `index`;
-/// what `stays` says that the next stage wants as it is, and what shares its inode with a path that is not kept, is copied.
+/// where all of it `stays`, and where it shares its inode with a path that is not kept, it is copied.
 pub(super) fn keep(
     needed: &[ImagePath],
-    stays: &dyn Fn(&RootIndex, NodeId) -> bool,
+    stays: bool,
     root: &Root,
     index: &mut RootIndex,
     ignored: &Ignored,
@@ -57,14 +57,13 @@ fn topmost(paths: &[ImagePath]) -> Vec<ImagePath> {
 /// Which needed files must be copied, and which directories cannot be moved whole.
 fn divide(
     needed: &[ImagePath],
-    stays: &dyn Fn(&RootIndex, NodeId) -> bool,
+    stays: bool,
     index: &RootIndex,
     ignored: &Ignored,
 ) -> (HashSet<NodeId>, HashSet<NodeId>) {
     let ids: Vec<NodeId> =
         needed.iter().filter_map(|path| index.lookup(path)).flat_map(|top| index.subtree(top)).collect();
-    let mut shared: HashSet<NodeId> =
-        ids.iter().copied().filter(|&id| !index.is_directory(id) && stays(index, id)).collect();
+    let mut shared: HashSet<NodeId> = ids.iter().copied().filter(|&id| stays && !index.is_directory(id)).collect();
     let all: HashSet<NodeId> = ids.iter().copied().collect();
     for &id in &ids {
         let Some(seen) = index.observed(id).filter(|seen| seen.links > 1 && !index.is_directory(id)) else { continue };
@@ -77,7 +76,8 @@ fn divide(
             shared.extend(names.into_iter().filter(|name| all.contains(name)));
         }
     }
-    let fixed = ids.iter().copied().filter(|id| shared.contains(id) || index.standing(*id) != Standing::Image);
+    let is_fixed = |id: &NodeId| stays || shared.contains(id) || index.standing(*id) != Standing::Image;
+    let fixed = ids.iter().copied().filter(is_fixed);
     let in_the_way = ignored.untouchable().flat_map(ImagePath::ancestors).filter_map(|path| index.lookup(&path));
     let mut split = HashSet::new();
     for id in fixed.chain(in_the_way) {
@@ -299,11 +299,10 @@ mod tests {
         fs::create_dir(&kept_at).expect("made");
         let (root, mut index) = stage(&at);
         let inode = |path: &str| fs::metadata(at.join(path)).expect("there").ino();
-        let [deep, only, base] = ["out/deep/b", "srv/only", "etc/base"].map(inode);
+        let [deep, only] = ["out/deep/b", "srv/only"].map(inode);
         let needed = ["/etc/base", "/etc/pair", "/out", "/out/deep", "/pair", "/srv/only"].map(ImagePath::clean);
-        let stays = |index: &RootIndex, id: NodeId| index.path(id) == ImagePath::clean("/etc/base");
         let target = Root::open(&kept_at).expect("opened");
-        let kept = keep(&needed, &stays, &root, &mut index, &Ignored::new(), target).expect("kept");
+        let kept = keep(&needed, false, &root, &mut index, &Ignored::new(), target).expect("kept");
 
         let expected = [
             "etc",
@@ -331,19 +330,39 @@ mod tests {
             }
             assert_eq!(node, known, "{path}");
         }
-        // what stays, and what others share, is in the root all the same
-        assert_eq!(listed(&at), ["cross", "etc", "etc/base", "etc/kept", "out", "out/cross", "srv"]);
-        for path in ["/out/a", "/srv/only", "/pair", "/etc/pair"] {
+        // what others share is in the root all the same
+        assert_eq!(listed(&at), ["cross", "etc", "etc/kept", "out", "out/cross", "srv"]);
+        for path in ["/out/a", "/srv/only", "/pair", "/etc/pair", "/etc/base"] {
             assert!(index.lookup(&ImagePath::clean(path)).is_none(), "{path} is not in the root any more");
         }
         fs::write(at.join("cross"), "changed later").expect("written");
-        fs::write(at.join("etc/base"), "changed later").expect("written");
         let read = |path: &str| fs::read_to_string(kept_at.join(path)).expect("read");
-        assert_eq!([read("out/cross"), read("etc/base")], ["cross", "etc/base"]);
+        assert_eq!(read("out/cross"), "cross");
         let inode = |path: &str| fs::metadata(kept_at.join(path)).expect("there").ino();
         assert_eq!(inode("out/a"), inode("out/deep/a"), "names that are all kept stay one file");
         assert_eq!(inode("pair"), inode("etc/pair"));
         assert_eq!([inode("out/deep/b"), inode("srv/only")], [deep, only], "renamed");
-        assert_ne!(inode("etc/base"), base, "copied");
+    }
+
+    #[test]
+    fn what_stays_is_in_the_root_as_it_was() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (at, kept_at) = (place.path().join("root"), place.path().join("kept"));
+        fs::create_dir_all(at.join("out/empty")).expect("made");
+        fs::create_dir(&kept_at).expect("made");
+        let (root, mut index) = stage(&at);
+        let observed = |index: &RootIndex| -> Vec<_> {
+            index.subtree(index.root()).map(|id| (index.path(id), index.observed(id))).collect()
+        };
+        let (before, known) = (listed(&at), observed(&index));
+        let needed = ["/out", "/etc/base"].map(ImagePath::clean);
+        let target = Root::open(&kept_at).expect("opened");
+        let kept = keep(&needed, true, &root, &mut index, &Ignored::new(), target).expect("kept");
+        assert_eq!((listed(&at), observed(&index)), (before, known));
+        for path in ["/out/empty", "/out/deep/b", "/etc/base"].map(ImagePath::clean) {
+            assert!(kept.index.lookup(&path).is_some() && kept.root.stat(&path).expect("looked").is_some(), "{path}");
+        }
+        fs::write(at.join("etc/base"), "changed later").expect("written");
+        assert_eq!(fs::read_to_string(kept_at.join("etc/base")).expect("read"), "etc/base");
     }
 }

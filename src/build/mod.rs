@@ -19,7 +19,9 @@ mod place;
 mod plan;
 mod planner;
 mod request;
+mod site;
 mod stage;
+mod stages;
 mod steps;
 mod text;
 mod unpacking;
@@ -40,7 +42,6 @@ pub use variables::{GlobalScope, StageScope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -55,10 +56,12 @@ use crate::layer::LayerBlob;
 use crate::oci::{Destination, Digest, Platform};
 use crate::registry::{Client, ImagePlace, PushImage, RemoteImage};
 use crate::run::Supervisor;
-use crate::snapshot;
 use crate::sys::Stop;
-use crate::tree::{ImagePath, RootIndex};
-use place::{Admitted, Place};
+use crate::tree::ImagePath;
+use base::UnpackedImages;
+use place::{Admitted, Places};
+use site::Site;
+use stage::Warnings;
 
 /// Where the program and all that is its own lie in our image.
 const IMAGE_DIR: &str = "/kaniko";
@@ -90,7 +93,7 @@ pub fn run(request: &Request) -> Result<Outcome, Error> {
 fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outcome, Error> {
     let admitted = Admitted::ask(request, stop)?;
     let scratch = scratch(&request.work_dir)?;
-    let place = Place::prepare(request, admitted, scratch.path(), stop)?;
+    let places = Places::choose(request, admitted, scratch.path(), stop)?;
     let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
     let context = open_context(request, &http, scratch.path(), stop)?;
     let text = match (&request.dockerfile, text::beside_context(&request.dockerfile)?) {
@@ -116,15 +119,11 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         check_push_permissions(&request.output, &client)?;
     }
 
-    place.pre_cleanup(request)?;
-    let mut index = RootIndex::new();
-    snapshot::survey(&place.root, &mut index, &place.ignored)?;
-    let before = request.cleanup.then(|| index.clone());
-    let store = BlobStore::open(&place.blobs)?.until(stop.clone());
+    places.pre_cleanup(request)?;
+    let site = Site::survey(places.prepare(0)?, request)?;
+    let before = request.cleanup.then(|| site.index.clone());
+    let store = BlobStore::open(&places.blobs)?.until(stop.clone());
     let named = named::open_all(request, &plan, &http, scratch.path(), stop)?;
-    let masked = scratch.path().join("masked");
-    fs::create_dir_all(&masked).map_err(|source| Error::WorkDirectory { path: masked.clone(), source })?;
-    let image_root = place.as_image(&masked, stop)?;
     let world = stage::World {
         request,
         plan: &plan,
@@ -134,17 +133,13 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         context: &context,
         ignore_file: ignore_file.as_ref(),
         named: &named,
-        root: &image_root,
-        mounted_root: &place.root,
-        ignored: &place.ignored,
-        isolated: place.world(),
         supervisor,
         stop,
         scratch: scratch.path(),
+        unpacked: &UnpackedImages::default(),
+        warnings: &Warnings::new(request),
     };
-    let mut builder = stage::Builder::new(world, index);
-    let target = builder.build()?;
-    drop(builder);
+    let target = stages::build(world, site)?;
     let layers = match request.image_format {
         Some(format) => image::with_types_of(format, target.layers)?,
         None => target.layers,
@@ -152,7 +147,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     let built = image::assemble(target.config, layers, target.format, request.annotations.clone(), &store)?;
     deliver(request, &platform, &built, &bases.images(), &client, &store)?;
     if let Some(before) = before {
-        place.cleanup(request, &before)?;
+        places.cleanup(request, &before)?;
     }
     Ok(Outcome { digest: built.digest })
 }
@@ -237,7 +232,7 @@ fn see_that_layers_fit(format: Format, plan: &Plan) -> Result<(), Error> {
 /// The images that a build begins with, each asked for once.
 struct Bases<'a> {
     client: &'a Client,
-    known: BTreeMap<(String, String), Rc<BaseImage>>,
+    known: BTreeMap<(String, String), Arc<BaseImage>>,
 }
 
 impl Bases<'_> {
@@ -245,11 +240,11 @@ impl Bases<'_> {
         &mut self,
         place: &ImagePlace,
         wanted: &Platform,
-    ) -> Result<Rc<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Arc<BaseImage>, Box<dyn std::error::Error + Send + Sync>> {
         let key = (place.to_string(), wanted.to_string());
         if let Some(known) = self.known.get(&key) {
             tracing::info!("Returning cached image manifest");
-            return Ok(Rc::clone(known));
+            return Ok(Arc::clone(known));
         }
         let remote = self.client.find_image(place, wanted)?;
         let config = ImageConfig::parse(&remote.config, &place.to_string(), remote.manifest.layers.len())?;
@@ -264,8 +259,8 @@ impl Bases<'_> {
             .zip(&config.rootfs.diff_ids)
             .map(|(descriptor, diff_id)| LayerBlob { descriptor: descriptor.clone(), diff_id: *diff_id })
             .collect();
-        let base = Rc::new(BaseImage { remote, config, layers });
-        self.known.insert(key, Rc::clone(&base));
+        let base = Arc::new(BaseImage { remote, config, layers });
+        self.known.insert(key, Arc::clone(&base));
         Ok(base)
     }
 

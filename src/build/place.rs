@@ -1,4 +1,4 @@
-//! Where an image is built: on the `/` of the container around us, or in a directory of its own.
+//! Where an image is built: on the `/` of the container around us, or in directories of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,35 @@ use super::error::Error;
 use super::request::{Isolation, Request};
 use crate::rootfs::pristine::{self, InPlacePermit};
 use crate::rootfs::{Ignored, Root, mounts};
-use crate::run::World;
+use crate::run;
 use crate::sys::Stop;
 use crate::tree::{ImagePath, RootIndex};
 
-/// The root of a build, and what is in it that belongs to no image.
+/// A root in which one stage at a time is built, and what is in it that belongs to no image.
 pub(super) struct Place {
-    /// As commands see it.
+    /// As the image sees it: what a mount or something else that is not the image's hides is beside it.
     pub(super) root: Root,
+    /// As commands see it.
+    pub(super) mounted_root: Root,
     pub(super) ignored: Ignored,
+    /// The world in which commands run; `None` if it is ours.
+    pub(super) world: Option<run::World>,
+    /// A directory for what is there for one command.
+    pub(super) scratch: PathBuf,
+}
+
+/// Where the roots of a build are.
+pub(super) struct Places {
     /// Where blobs are kept.
     pub(super) blobs: PathBuf,
     kind: Kind,
+    scratch: PathBuf,
+    stop: Stop,
 }
 
 enum Kind {
-    InPlace { permit: InPlacePermit, unexpected: Vec<ImagePath> },
-    Isolated(World),
+    InPlace { root: Root, ignored: Ignored, permit: InPlacePermit, unexpected: Vec<ImagePath> },
+    Isolated { overlooked: Ignored, program: run::Program },
 }
 
 /// Leave to replace `/`, with what was found there.
@@ -51,72 +63,87 @@ impl Admitted {
     }
 }
 
-impl Place {
-    /// Prepares the root that was admitted, else one in `scratch`, a directory that goes when the build ends.
-    pub(super) fn prepare(
+impl Places {
+    /// The root that was admitted, else directories in `scratch`, which goes when the build ends.
+    pub(super) fn choose(
         request: &Request,
         admitted: Option<Admitted>,
         scratch: &Path,
         stop: &Stop,
-    ) -> Result<Place, Error> {
-        if let Some(Admitted { root, ignored, permit, unexpected }) = admitted {
-            let kind = Kind::InPlace { permit, unexpected };
-            return Ok(Place { root, ignored, blobs: request.work_dir.join("blobs"), kind });
-        }
-        for directory in request.context_directories() {
-            // its COPY would copy the root into itself
-            if let (Ok(context), Ok(work)) = (fs::canonicalize(directory), fs::canonicalize(&request.work_dir))
-                && work.starts_with(&context)
-            {
-                return Err(Error::WorkInContext { work, context });
+    ) -> Result<Places, Error> {
+        let (blobs, kind) = match admitted {
+            Some(Admitted { root, ignored, permit, unexpected }) => {
+                (request.work_dir.join("blobs"), Kind::InPlace { root, ignored, permit, unexpected })
             }
-        }
-        let [place, files] = ["root", "files"].map(|name| scratch.join(name));
-        for directory in [&place, &files] {
-            fs::create_dir(directory).map_err(|source| Error::WorkDirectory { path: directory.clone(), source })?;
-        }
-        let (world, ours) = World::prepare(&place, &files)?;
-        let mut ignored = Ignored::new();
-        for path in ours {
-            ignored.add_untouchable(path);
-        }
-        overlook(&mut ignored, request);
-        let root = Root::open(&place)?.until(stop.clone());
-        Ok(Place { root, ignored, blobs: scratch.join("blobs"), kind: Kind::Isolated(world) })
+            None => {
+                see_that_no_context_holds_the_work(request)?;
+                let mut overlooked = Ignored::new();
+                overlook(&mut overlooked, request);
+                (scratch.join("blobs"), Kind::Isolated { overlooked, program: run::Program::default() })
+            }
+        };
+        Ok(Places { blobs, kind, scratch: scratch.to_path_buf(), stop: stop.clone() })
     }
 
-    /// The root as the image sees it: what a mount or something else that is not the image's hides is in `beside`.
-    pub(super) fn as_image(&self, beside: &Path, stop: &Stop) -> Result<Root, Error> {
-        Ok(Root::open(self.root.place())?.until(stop.clone()).with_masked(self.ignored.clone(), beside)?)
-    }
-
-    /// The world in which commands run; `None` if it is ours.
-    pub(super) fn world(&self) -> Option<&World> {
-        match &self.kind {
-            Kind::InPlace { .. } => None,
-            Kind::Isolated(world) => Some(world),
-        }
+    /// Prepares the root of this number, of which in place there is only the first.
+    pub(super) fn prepare(&self, number: usize) -> Result<Place, Error> {
+        let scratch = self.scratch.join("roots").join(number.to_string());
+        let beside = directory(&scratch, "masked")?;
+        let (at, ignored, world) = match &self.kind {
+            Kind::InPlace { root, ignored, .. } => (root.place().to_path_buf(), ignored.clone(), None),
+            Kind::Isolated { overlooked, program } => {
+                let (root, files) = (directory(&scratch, "root")?, directory(&scratch, "files")?);
+                let (world, ours) = run::World::prepare(&root, &files, program)?;
+                let mut ignored = overlooked.clone();
+                for path in ours {
+                    ignored.add_untouchable(path);
+                }
+                (root, ignored, Some(world))
+            }
+        };
+        let mounted_root = Root::open(&at)?.until(self.stop.clone());
+        let root = Root::open(&at)?.until(self.stop.clone()).with_masked(ignored.clone(), &beside)?;
+        Ok(Place { root, mounted_root, ignored, world, scratch })
     }
 
     /// Removes what nobody expected in the root, if that was asked for.
     pub(super) fn pre_cleanup(&self, request: &Request) -> Result<(), Error> {
         match &self.kind {
-            Kind::InPlace { permit, unexpected } if request.in_place.pre_cleanup => {
-                Ok(pristine::pre_cleanup(permit, &self.root, unexpected)?)
+            Kind::InPlace { root, permit, unexpected, .. } if request.in_place.pre_cleanup => {
+                Ok(pristine::pre_cleanup(permit, root, unexpected)?)
             }
             _ => Ok(()),
         }
     }
 
-    /// Removes what was not there `before` and is no output. A root of its own goes anyway.
+    /// Removes what was not there `before` and is no output. Roots of their own go anyway.
     pub(super) fn cleanup(&self, request: &Request, before: &RootIndex) -> Result<(), Error> {
-        let Kind::InPlace { permit, .. } = &self.kind else { return Ok(()) };
+        let Kind::InPlace { root, ignored, permit, .. } = &self.kind else { return Ok(()) };
         tracing::info!("Deleting filesystem...");
         let stays = |path: &ImagePath| before.lookup(path).is_some() || request.output.is_at(path);
-        pristine::cleanup(permit, &self.root, &self.ignored, &stays)?;
+        pristine::cleanup(permit, root, ignored, &stays)?;
         let _ = fs::remove_dir_all(&self.blobs);
         Ok(())
     }
+}
+
+/// Makes a directory, with those above it.
+fn directory(above: &Path, name: &str) -> Result<PathBuf, Error> {
+    let path = above.join(name);
+    fs::create_dir_all(&path).map_err(|source| Error::WorkDirectory { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// A COPY of the whole context would copy the root into itself.
+fn see_that_no_context_holds_the_work(request: &Request) -> Result<(), Error> {
+    for directory in request.context_directories() {
+        if let (Ok(context), Ok(work)) = (fs::canonicalize(directory), fs::canonicalize(&request.work_dir))
+            && work.starts_with(&context)
+        {
+            return Err(Error::WorkInContext { work, context });
+        }
+    }
+    Ok(())
 }
 
 /// COMPAT: "Never part of an image". Contexts are no part either, wherever they lie: a stage must leave to the next what it

@@ -1,7 +1,7 @@
 //! [`Plan`]: every stage that the target needs, every variable resolved, every step's effect known before any work.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::copy::{ModeSpec, Unpack};
 use crate::context::PatternList;
@@ -34,7 +34,7 @@ pub trait Image: Clone {
     fn config(&self) -> Option<&ImageConfig>;
 }
 
-impl Image for Rc<BaseImage> {
+impl Image for Arc<BaseImage> {
     fn config(&self) -> Option<&ImageConfig> {
         Some(&self.config)
     }
@@ -54,7 +54,7 @@ impl Image for Unseen {
 
 /// What a stage begins with.
 #[derive(Debug, Clone)]
-pub enum Base<I = Rc<BaseImage>> {
+pub enum Base<I = Arc<BaseImage>> {
     /// Nothing.
     Scratch,
     /// An image of a registry.
@@ -65,7 +65,7 @@ pub enum Base<I = Rc<BaseImage>> {
 
 /// What the build will do.
 #[derive(Debug)]
-pub struct Plan<I = Rc<BaseImage>> {
+pub struct Plan<I = Arc<BaseImage>> {
     /// By their place in the Dockerfile; `None` for stages that the target does not need.
     pub stages: Vec<Option<Stage<I>>>,
     /// The stage that becomes the image.
@@ -76,7 +76,7 @@ pub struct Plan<I = Rc<BaseImage>> {
 
 /// One stage.
 #[derive(Debug)]
-pub struct Stage<I = Rc<BaseImage>> {
+pub struct Stage<I = Arc<BaseImage>> {
     /// Its place in the Dockerfile.
     pub number: usize,
     /// The base as the FROM line names it, variables replaced.
@@ -95,7 +95,7 @@ pub struct Stage<I = Rc<BaseImage>> {
 
 /// One instruction, ready to run in its stage.
 #[derive(Debug)]
-pub struct Step<I = Rc<BaseImage>> {
+pub struct Step<I = Arc<BaseImage>> {
     /// First line in the Dockerfile; that of FROM for a trigger of its base.
     pub line: u32,
     /// The instruction as written, for logs and errors; a trigger begins with ONBUILD.
@@ -108,7 +108,7 @@ pub struct Step<I = Rc<BaseImage>> {
 
 /// What a step does to the files.
 #[derive(Debug)]
-pub enum Action<I = Rc<BaseImage>> {
+pub enum Action<I = Arc<BaseImage>> {
     /// Touches only the image config: no snapshot, no layer.
     ConfigOnly,
     /// Makes a directory, owned by the user in force.
@@ -126,7 +126,7 @@ pub enum Action<I = Rc<BaseImage>> {
 
 /// Where a COPY takes its files from.
 #[derive(Debug, Clone)]
-pub enum CopyFrom<I = Rc<BaseImage>> {
+pub enum CopyFrom<I = Arc<BaseImage>> {
     /// The build context.
     Context,
     /// A named context with files, by its place in the request.
@@ -166,14 +166,14 @@ pub enum Files<'a> {
     /// In the root when that stage ends.
     OfStage(usize),
     /// In an image.
-    OfImage(&'a Rc<BaseImage>),
+    OfImage(&'a Arc<BaseImage>),
     /// There are none.
     None,
 }
 
 /// COPY or ADD, variables replaced.
 #[derive(Debug)]
-pub struct CopyStep<I = Rc<BaseImage>> {
+pub struct CopyStep<I = Arc<BaseImage>> {
     /// Where from.
     pub from: CopyFrom<I>,
     /// What.
@@ -261,6 +261,22 @@ impl Plan {
             Base::Stage(below) => self.files_of(*below),
             Base::Image(image) => Files::OfImage(image),
             Base::Scratch => Files::None,
+        }
+    }
+
+    /// Is another stage built on the files that stage `number` ends with?
+    pub fn is_built_on(&self, number: usize) -> bool {
+        self.needed().any(|stage| self.stage_below(stage) == Some(number))
+    }
+
+    /// The stage on whose files `stage` is built, if it does anything to files.
+    pub fn stage_below(&self, stage: &Stage) -> Option<usize> {
+        match stage.base {
+            Base::Stage(base) if stage.first_step_on_files().is_some() => match self.files_of(base) {
+                Files::OfStage(of) => Some(of),
+                Files::OfImage(_) | Files::None => None,
+            },
+            Base::Stage(_) | Base::Scratch | Base::Image(_) => None,
         }
     }
 

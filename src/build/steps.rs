@@ -1,8 +1,10 @@
 //! One step executed on the root: what did it change?
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use tempfile::{TempDir, TempPath};
 
@@ -10,7 +12,10 @@ use super::check_out;
 use super::copy::{self, CopyRequest, Origin, SourceItem};
 use super::error::StepError;
 use super::kept::Tree;
+use super::place::Place;
 use super::plan::{CopyFrom, CopySource, CopyStep, Files, RunStep};
+use super::request::Request;
+use super::site::Site;
 use super::stage::{Builder, World};
 use crate::http::Download;
 use crate::rootfs::mounts::{MountWatch, MountsSince};
@@ -31,7 +36,7 @@ impl Builder<'_> {
         let owner = match &step.owner {
             None => None,
             Some(owner) => {
-                let (passwd, group) = read_account_files(self.world.root)?;
+                let (passwd, group) = read_account_files(&self.site.place.root)?;
                 Some(lookup_owner(owner, &passwd, &group)?)
             }
         };
@@ -43,7 +48,7 @@ impl Builder<'_> {
                 Origin::Context { root: files.context.root(), ignore: files.ignore_file.as_ref() }
             }
             CopyFrom::Stage(number) => match self.world.plan.files_of(*number) {
-                Files::OfStage(of) => tree(&self.kept[&of]),
+                Files::OfStage(of) => tree(&self.sources[&of]),
                 Files::OfImage(base) => {
                     image = self.unpack_image(base)?;
                     tree(&image)
@@ -81,13 +86,13 @@ impl Builder<'_> {
             link: step.link,
             parents: step.parents,
             excludes: step.exclude.clone(),
-            now: self.now(),
+            now: self.world.now(),
         };
-        let threads = self.world.request.threads.get();
+        let threads = self.world.threads().get();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|source| StepError::Threads { count: threads, source })?;
-        let (root, index, ignored) = (self.world.root, &mut self.index, self.world.ignored);
-        Ok(pool.install(|| copy::copy(&request, root, index, ignored))?)
+        let Site { place, index, .. } = &mut self.site;
+        Ok(pool.install(|| copy::copy(&request, &place.root, index, &place.ignored))?)
     }
 
     /// Fetches the URLs and repositories among the sources, in order.
@@ -116,6 +121,7 @@ impl Builder<'_> {
 
     /// Runs a command; `wants_layer` says whether somebody wants to know of its changes what the snapshot mode tells.
     pub(super) fn run(&mut self, step: &RunStep, wants_layer: bool) -> Result<Changeset, StepError> {
+        let request = self.world.request;
         let user = self.user(&step.user)?;
         self.warn_of_readable_credentials(&user);
         self.warn_of_unrecorded(&step.directory);
@@ -128,7 +134,9 @@ impl Builder<'_> {
             environment.push((b"HOME".to_vec(), user.home.clone()));
         }
         let mut words: Vec<Vec<u8>> = step.words.iter().map(|word| word.clone().into_bytes()).collect();
-        let script = step.script.as_ref().map(|script| self.world.write_script(script.content.as_bytes())).transpose();
+        let Site { place, index, tracker, ctime, .. } = &mut self.site;
+        let script =
+            step.script.as_ref().map(|script| place.write_script(script.content.as_bytes(), request)).transpose();
         let script = script.map_err(StepError::Script)?;
         if let Some(script) = &script {
             let path = shlex::bytes::try_quote(script.seen_at.as_bytes());
@@ -136,8 +144,8 @@ impl Builder<'_> {
             words.push(path.expect("a path holds no NUL").into_owned());
         }
         // the machine's own directories: commands write into these, and not into what lies beside the root for the image
-        let watching = self.tracker.arm(self.world.mounted_root, &self.index, self.world.ignored);
-        make_start_directory(self.world.mounted_root, &step.directory)?;
+        let watching = tracker.arm(&place.mounted_root, index, &place.ignored);
+        make_start_directory(&place.mounted_root, &step.directory)?;
         let command = run::Command {
             arguments: words,
             environment,
@@ -145,54 +153,55 @@ impl Builder<'_> {
             user,
             stdin: Stdin::Empty,
         };
-        let (exit, mounts) = self.world.execute(&command, script)?;
+        let (exit, mounts) = place.execute(&command, script, &self.world)?;
         match exit {
             Exit::Code(0) => {}
             Exit::Code(code) => return Err(StepError::ExitCode(code)),
             Exit::Signal(signal) => return Err(StepError::Signal(signal)),
         }
         tracing::info!("Taking snapshot of full filesystem...");
-        let mode = match self.world.request.snapshot.single || !wants_layer {
+        let mode = match request.snapshot.single || !wants_layer {
             // the one layer in the end compares with the state before, and must miss nothing; nor must who copies from here
             true => SnapshotMode::Full,
-            false => self.world.request.snapshot.mode,
+            false => request.snapshot.mode,
         };
-        let mut collected = watching.collect(&self.index, self.world.ignored);
+        let mut collected = watching.collect(index, &place.ignored);
         if mounts == MountsSince::Changed {
             collected = collected.walk_because(LostTrack::MountsChanged);
         }
-        self.ctime = self.ctime.and(collected.ctime);
-        let take = match self.world.request.snapshot.verify {
+        *ctime = ctime.and(collected.ctime);
+        let take = match request.snapshot.verify {
             true => snapshot::take_verified,
             false => snapshot::take,
         };
-        let threads = self.world.request.threads.get();
-        let taken = take(collected, mode, self.world.root, &mut self.index, self.world.ignored, threads)?;
-        tracing::info!("{}", taken.summary(&self.index));
+        let taken = take(collected, mode, &place.root, index, &place.ignored, self.world.threads().get())?;
+        tracing::info!("{}", taken.summary(index));
         Ok(taken.changeset)
     }
 
     /// Our memory is closed to commands, but a mounted file is as open as its mode says; once per build.
-    fn warn_of_readable_credentials(&mut self, user: &User) {
+    fn warn_of_readable_credentials(&self, user: &User) {
+        let mut credential_files = self.world.warnings.credential_files.lock().unwrap_or_else(PoisonError::into_inner);
         let readable = |file: &&PathBuf| {
             run::can_read(user, file).unwrap_or_else(|error| {
                 tracing::debug!("find out who can read {}: {error}", file.display());
                 false
             })
         };
-        if let Some(file) = self.credential_files.iter().find(readable) {
+        if let Some(file) = credential_files.iter().find(readable) {
             tracing::warn!(
                 "RUN can read the registry credentials in {}: build only what you trust, or with credentials that may do \
                  no harm",
                 file.display()
             );
-            self.credential_files.clear();
+            credential_files.clear();
         }
     }
 
     /// A command that works where the context or a volume lies may mean to make files of the image; once per directory.
-    fn warn_of_unrecorded(&mut self, directory: &ImagePath) {
-        if self.world.ignored.is_untouchable(directory) && self.unrecorded.insert(directory.clone()) {
+    fn warn_of_unrecorded(&self, directory: &ImagePath) {
+        let mut unrecorded = self.world.warnings.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.site.place.ignored.is_untouchable(directory) && unrecorded.insert(directory.clone()) {
             tracing::warn!(
                 "RUN works in {directory}, where a volume or the build context is: what it writes there is in no layer"
             );
@@ -200,33 +209,38 @@ impl Builder<'_> {
     }
 
     pub(super) fn user(&self, spec: &str) -> Result<User, StepError> {
-        let (passwd, group) = read_account_files(self.world.root)?;
+        let (passwd, group) = read_account_files(&self.site.place.root)?;
         Ok(users::resolve(spec, &passwd, &group)?)
     }
 }
 
-impl World<'_> {
+impl Place {
     /// Runs a command where commands run here. Says whether it changed the mounts: nobody else sees those that it makes in
     /// namespaces of its own, which are gone when it is.
-    fn execute(&self, command: &run::Command, script: Option<Script>) -> Result<(Exit, MountsSince), StepError> {
-        let supervisor = self.supervisor;
-        if let Some(world) = self.isolated {
+    fn execute(
+        &self,
+        command: &run::Command,
+        script: Option<Script>,
+        build: &World<'_>,
+    ) -> Result<(Exit, MountsSince), StepError> {
+        let World { supervisor, request, .. } = *build;
+        if let Some(world) = &self.world {
             let scripts: Vec<_> =
                 script.iter().map(|script| (script.seen_at.clone(), script.file.to_path_buf())).collect();
-            let output = run::Output { listener: &*self.request.listeners.commands, prefix: "" };
+            let output = run::Output { listener: &*request.listeners.commands, prefix: "" };
             let exit = run::run_isolated(command, world, &scripts, output, supervisor)?;
             return Ok((exit, MountsSince::Same));
         }
         let mounts = MountWatch::begin().map_err(StepError::Mounts)?;
-        let exit = run::run(command, self.mounted_root, supervisor)?;
-        Ok((exit, mounts.end(self.ignored)?))
+        let exit = run::run(command, &self.mounted_root, supervisor)?;
+        Ok((exit, mounts.end(&self.ignored)?))
     }
 
     /// A file that the command's user can execute; its name, which the command sees, is always the same.
-    fn write_script(&self, content: &[u8]) -> std::io::Result<Script> {
-        let (directory, seen_at) = match self.isolated {
-            None => (self.request.work_dir.as_path(), None),
-            Some(_) => (self.scratch, Some(ISOLATED_SCRIPT)),
+    fn write_script(&self, content: &[u8], request: &Request) -> io::Result<Script> {
+        let (directory, seen_at) = match self.world {
+            None => (request.work_dir.as_path(), None),
+            Some(_) => (self.scratch.as_path(), Some(ISOLATED_SCRIPT)),
         };
         let file = TempPath::try_from_path(directory.join("here-document"))?;
         fs::write(&file, content)?;

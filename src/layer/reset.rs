@@ -42,11 +42,6 @@ impl Description {
         }
     }
 
-    /// Can the file at `id` of `index` stay where it is, with other attributes at most?
-    pub fn keeps(&self, index: &RootIndex, id: NodeId) -> bool {
-        self.index.lookup(&index.path(id)).is_some_and(|other| can_become(index, id, &self.index, other))
-    }
-
     /// Makes a root in which an earlier stage left files, of which `index` knows all, hold exactly what is described, beside
     /// what is foreign and what is ignored. What differs is removed, changed in place or made; only layers that hold the
     /// content of such files are read again. Gives the number of paths removed.

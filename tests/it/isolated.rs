@@ -203,10 +203,7 @@ fn nothing_runs_on_when_the_build_is_ended() {
             &format!("FROM busybox:base\nRUN (setsid sleep {word} &) ; sleep {word}\n"),
         );
         let mut command = machine.as_root(&home);
-        build_command(&mut command, &world, &context)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        build_command(&mut command, &world, &context).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("started");
         let begun = Instant::now();
         while processes_with(&format!("sleep\0{word}")).len() < 2 {

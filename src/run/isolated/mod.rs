@@ -12,13 +12,13 @@ mod helper;
 mod mounts;
 mod order;
 
-use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use super::command::{UMASK, supervise};
@@ -51,14 +51,30 @@ pub struct World {
     root: PathBuf,
     /// Where the files are that are mounted on [`MOUNTED_FILES`], by their names.
     files: PathBuf,
-    /// This program, which nothing can change.
-    program: OnceCell<File>,
+    program: Program,
+}
+
+/// This program, which nothing can change; one copy for all worlds.
+#[derive(Debug, Clone, Default)]
+pub struct Program(Arc<OnceLock<File>>);
+
+impl Program {
+    /// Copied for the first command: many a build runs none.
+    fn open(&self) -> io::Result<&File> {
+        match self.0.get() {
+            Some(program) => Ok(program),
+            None => {
+                let copy = sealed_copy(Path::new("/proc/self/exe"))?;
+                Ok(self.0.get_or_init(|| copy))
+            }
+        }
+    }
 }
 
 impl World {
     /// Makes a world around the empty directory `root`; `files`, another empty directory, holds the files that are ours.
     /// Returns it with the paths of the root that belong to it and never to an image.
-    pub fn prepare(root: &Path, files: &Path) -> Result<(World, Vec<ImagePath>), Error> {
+    pub fn prepare(root: &Path, files: &Path, program: &Program) -> Result<(World, Vec<ImagePath>), Error> {
         let failed = |action: &'static str| move |source: io::Error| Error::Isolate { action, source };
         for (name, content) in our_files().map_err(failed("read the machine's network settings"))? {
             let file = files.join(name);
@@ -78,18 +94,7 @@ impl World {
                 .map_err(|error| failed("make a mount point in the isolated root")(error.source))?;
             ours.push(path);
         }
-        Ok((World { root: root.to_path_buf(), files: files.to_path_buf(), program: OnceCell::new() }, ours))
-    }
-
-    /// Copied for the first command: many a build runs none.
-    fn program(&self) -> io::Result<&File> {
-        match self.program.get() {
-            Some(program) => Ok(program),
-            None => {
-                let copy = sealed_copy(Path::new("/proc/self/exe"))?;
-                Ok(self.program.get_or_init(|| copy))
-            }
-        }
+        Ok((World { root: root.to_path_buf(), files: files.to_path_buf(), program: program.clone() }, ours))
     }
 }
 
@@ -151,7 +156,7 @@ pub fn run_isolated(
     spec.write_all(&order.to_bytes()).and_then(|()| spec.rewind()).map_err(failed("prepare an isolated command"))?;
     let (mut reader, writer) = io::pipe().map_err(failed("make a pipe"))?;
     let writer = OwnedFd::from(writer);
-    let program = world.program().map_err(failed("copy the program into memory"))?;
+    let program = world.program.open().map_err(failed("copy the program into memory"))?;
     let program = format!("/proc/self/fd/{}", program.as_raw_fd());
     let arguments = [OUTSIDE.to_owned(), writer.as_raw_fd().to_string()];
     let (pipes, Ends { stdout, stderr }, hang_up) =
