@@ -23,7 +23,7 @@ impl Site {
     pub(super) fn survey(place: Place, request: &Request) -> Result<Site, Error> {
         let mut index = RootIndex::new();
         snapshot::survey(&place.mounted_root, &mut index, &place.ignored)?;
-        let tracker = ChosenTracker::new(request.snapshot.tracker);
+        let tracker = ChosenTracker::new(request.snapshot.tracker, 1);
         Ok(Site { place, index, tracker, ctime: Ok(()), holds: None })
     }
 }

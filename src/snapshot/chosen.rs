@@ -86,8 +86,8 @@ struct Wanted {
 }
 
 impl ChosenTracker {
-    /// Trackers that have not been tried.
-    pub fn new(asked: ChangeTracker) -> ChosenTracker {
+    /// Trackers that have not been tried. What may be watched is shared by `roots` of them.
+    pub fn new(asked: ChangeTracker, roots: usize) -> ChosenTracker {
         let wanted: &[Kind] = match asked {
             ChangeTracker::Auto => &[Kind::FileSystem, Kind::Fanotify, Kind::Inotify],
             ChangeTracker::Fanotify => &[Kind::FileSystem, Kind::Fanotify],
@@ -98,8 +98,8 @@ impl ChosenTracker {
             wanted: wanted.iter().map(|&kind| Wanted { kind, failed: None }).collect(),
             told: None,
             file_system: FileSystemTracker::new(),
-            fanotify: FanotifyTracker::new(),
-            inotify: InotifyTracker::new(),
+            fanotify: FanotifyTracker::new().shared_by(roots),
+            inotify: InotifyTracker::new().shared_by(roots),
             walk: WalkTracker::new(),
         }
     }

@@ -51,7 +51,8 @@ pub trait Marks: Sized {
     /// Marks a directory. One that is marked already keeps its number.
     fn mark(&mut self, root: &Root, path: &ImagePath) -> Result<Place, LostTrack>;
 
-    /// Has the kernel report, where marks alone do not.
+    /// Has the kernel report, where marks alone do not: others, who use the same file system, may then fill the queue as
+    /// fast as we empty it.
     fn wake(&self) -> Result<(), LostTrack> {
         Ok(())
     }
@@ -90,6 +91,11 @@ impl<M: Marks> MarkTracker<M> {
         MarkTracker { trust: Trust::default(), allowed: M::allowed(), pause: PAUSE, marked: None }
     }
 
+    /// The same with its share of the marks, of which `roots` trackers have as many.
+    pub(super) fn shared_by(self, roots: usize) -> MarkTracker<M> {
+        MarkTracker { allowed: self.allowed / roots.max(1), ..self }
+    }
+
     /// The same with at most so many marks.
     #[cfg(test)]
     pub(super) fn with_allowed(self, allowed: usize) -> MarkTracker<M> {
@@ -108,7 +114,6 @@ impl<M: Marks> MarkTracker<M> {
         if let Some(mut marked) = self.marked.take()
             && marked.discard()
             && marked.mark_all(root, index, ignored, self.allowed).is_ok()
-            && marked.marks.wake().is_ok()
         {
             self.marked = Some(marked);
             return Ok(());
@@ -116,7 +121,6 @@ impl<M: Marks> MarkTracker<M> {
         // Also where marks of what is gone have used up what is allowed.
         let mut marked = Marked::<M>::open(root)?;
         marked.mark_all(root, index, ignored, self.allowed)?;
-        marked.marks.wake()?;
         marked.prove(root)?;
         self.marked = Some(marked);
         Ok(())
@@ -163,8 +167,9 @@ impl<M: Marks> Watching for Marking<'_, M> {
             Ok(at_work) => at_work,
             Err(lost) => return Collected { ctime, ..Collected::of_nothing(lost) },
         };
-        let mut account = reader.finish();
+        // first, so that what the reader has left to read has an end
         marked.marks.rest();
+        let mut account = reader.finish();
         let handles_opened = marked.trace(&mut account);
         let (events, is_lost, ended) = (account.events(), account.is_lost(), account.ended().to_vec());
         let candidates =
@@ -194,6 +199,7 @@ impl<M: Marks> Marked<M> {
         if !self.discard() {
             return Err(LostTrack::QueueOverflow);
         }
+        self.marks.wake()?;
         let reader = Reader::start(Arc::clone(self.marks.queue()), pause, self.marks.digest());
         let reader = reader.map_err(|error| LostTrack::Refused(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         Ok((self, reader))
@@ -248,7 +254,10 @@ impl<M: Marks> Marked<M> {
             return Err(LostTrack::QueueOverflow);
         }
         let stat = root.top().stat(b".").map_err(|error| refused(&error))?.ok_or(LostTrack::DirectoryMissing)?;
-        root.top().set_mode(b".", stat.mode).map_err(|error| refused(&error))?;
+        self.marks.wake()?;
+        let set = root.top().set_mode(b".", stat.mode);
+        self.marks.rest();
+        set.map_err(|error| refused(&error))?;
         let account = self.drain();
         let is_root = |place: &Place| self.places.get(place) == Some(&inode(stat.observed));
         let is_proven = !account.is_lost() && account.directories().any(is_root);

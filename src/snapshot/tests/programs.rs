@@ -153,7 +153,9 @@ fn a_file_system_whose_handles_cannot_be_opened_agrees_with_the_judge() {
 #[test]
 fn what_is_left_agrees_with_the_judge() {
     for refused in [&[][..], &[TrackerKind::FileSystem], &[TrackerKind::FileSystem, TrackerKind::Fanotify]] {
-        agree(|_| refused.iter().fold(ChosenTracker::new(ChangeTracker::Auto), |chosen, &kind| chosen.refusing(kind)));
+        agree(|_| {
+            refused.iter().fold(ChosenTracker::new(ChangeTracker::Auto, 1), |chosen, &kind| chosen.refusing(kind))
+        });
     }
 }
 

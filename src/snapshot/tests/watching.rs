@@ -390,7 +390,7 @@ fn where_limited(limit: &str, to: &str, test: &str) {
 /// What the build uses finds out, walks, and does not try again.
 fn refused_with(errno: Errno) {
     let mut world = World::new(&base());
-    let mut tracker = ChosenTracker::new(ChangeTracker::Inotify);
+    let mut tracker = ChosenTracker::new(ChangeTracker::Inotify, 1);
     for text in ["once", "twice"] {
         let snapshot = step(&mut world, &mut tracker, &[write("d1/f1", text)]);
         assert_eq!(snapshot.handed_over, Some(HandOver::Walk(LostTrack::Refused(errno))));
