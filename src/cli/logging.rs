@@ -9,8 +9,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::progress::Bars;
 
@@ -96,17 +98,35 @@ struct Log {
     bars: Bars,
 }
 
-impl<S: Subscriber> Layer<S> for Log {
+impl<S: Subscriber + for<'l> LookupSpan<'l>> Layer<S> for Log {
     /// Our own events only: what libraries tell may hold what nobody should read.
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         let target = metadata.target();
         *metadata.level() <= self.settings.level.0 && (target == "kanna" || target.starts_with("kanna::"))
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut stage = Stage::default();
+        attributes.record(&mut stage);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(stage);
+        }
+    }
+
+    fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(stage) = span.extensions_mut().get_mut::<Stage>()
+        {
+            record.record(stage);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        let stage = context.event_span(event).and_then(|span| span.extensions().get::<Stage>().cloned());
         let line = Line {
+            stage,
             level: *event.metadata().level(),
             fields,
             now: OffsetDateTime::now_utc(),
@@ -119,6 +139,39 @@ impl<S: Subscriber> Layer<S> for Log {
         };
         // nobody is left to tell when standard error is closed
         self.bars.suspended(|| drop(io::stderr().lock().write_all(text.as_bytes())));
+    }
+}
+
+/// Of which stage a line is, where several are built at the same time: the fields of the span of that stage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Stage {
+    stage: String,
+    /// Which of its steps, as in `2/5`.
+    step: Option<String>,
+}
+
+impl Visit for Stage {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "stage" => self.stage = value.to_owned(),
+            "step" => self.step = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+impl Stage {
+    fn prefix(&self) -> String {
+        let step = self.step.iter().map(|step| format!(" {step}"));
+        format!("[{}{}] ", self.stage, step.collect::<String>())
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        std::iter::once(("stage", self.stage.as_str())).chain(self.step.as_deref().map(|step| ("step", step)))
     }
 }
 
@@ -146,6 +199,7 @@ impl Visit for Fields {
 /// One line of the log before it has a form.
 struct Line {
     level: Level,
+    stage: Option<Stage>,
     fields: Fields,
     now: OffsetDateTime,
     since_start: Duration,
@@ -162,7 +216,8 @@ impl Line {
         };
         let word = if is_coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
         let time = if timestamps { self.time() } else { format!("{:04}", self.since_start.as_secs()) };
-        let mut line = format!("{word}[{time}] {}", self.fields.message);
+        let prefix = self.stage.as_ref().map(Stage::prefix).unwrap_or_default();
+        let mut line = format!("{word}[{time}] {prefix}{}", self.fields.message);
         self.add_fields(&mut line);
         line.push('\n');
         line
@@ -170,6 +225,10 @@ impl Line {
 
     fn text(&self) -> String {
         let mut line = format!("time=\"{}\" level={} msg={}", self.time(), self.word(), quoted(&self.fields.message));
+        for (name, value) in self.stage.iter().flat_map(Stage::fields) {
+            // writing to a string cannot fail
+            let _ = write!(line, " {name}={}", quoted(value));
+        }
         self.add_fields(&mut line);
         line.push('\n');
         line
@@ -180,6 +239,9 @@ impl Line {
         object.insert("level".to_owned(), self.word().into());
         object.insert("msg".to_owned(), self.fields.message.as_str().into());
         object.insert("time".to_owned(), self.time().into());
+        for (name, value) in self.stage.iter().flat_map(Stage::fields) {
+            object.insert(name.to_owned(), value.into());
+        }
         for (name, value) in &self.fields.others {
             object.insert((*name).to_owned(), value.as_str().into());
         }
@@ -224,6 +286,7 @@ mod tests {
     fn line(level: Level, message: &str, others: Vec<(&'static str, String)>) -> Line {
         Line {
             level,
+            stage: None,
             fields: Fields { message: message.to_owned(), others },
             now: datetime!(2026-11-23 10:11:12.345 UTC),
             since_start: Duration::from_millis(75_900),
@@ -261,6 +324,21 @@ mod tests {
             line.json(),
             "{\"level\":\"error\",\"msg\":\"a \\\"b\\\"\\nc\",\"time\":\"2026-11-23T10:11:12Z\",\"stage\":\"2\"}\n"
         );
+    }
+
+    #[test]
+    fn lines_of_stages() {
+        let of = |step: Option<&str>| {
+            let stage = Stage { stage: "build".to_owned(), step: step.map(str::to_owned) };
+            Line { stage: Some(stage), ..line(Level::INFO, "RUN make", vec![("odd", "1".to_owned())]) }
+        };
+        assert_eq!(of(None).short(false, false), "INFO[0075] [build] RUN make odd=1\n");
+        assert_eq!(of(Some("2/5")).short(false, false), "INFO[0075] [build 2/5] RUN make odd=1\n");
+        let text = "time=\"2026-11-23T10:11:12Z\" level=info msg=\"RUN make\" stage=build step=2/5 odd=1\n";
+        assert_eq!(of(Some("2/5")).text(), text);
+        let json = "{\"level\":\"info\",\"msg\":\"RUN make\",\"time\":\"2026-11-23T10:11:12Z\",\"stage\":\"build\",\
+                    \"step\":\"2/5\",\"odd\":\"1\"}\n";
+        assert_eq!(of(Some("2/5")).json(), json);
     }
 
     #[test]

@@ -17,8 +17,11 @@ pub(super) struct Bars {
     all: MultiProgress,
     /// What happens to the blobs.
     verb: &'static str,
-    running: Arc<Mutex<HashMap<Digest, ProgressBar>>>,
+    running: Arc<Mutex<Running>>,
 }
+
+/// The bars that are drawn, each with the number of those who are at work on its blob: several stages can unpack one.
+type Running = HashMap<Digest, (ProgressBar, usize)>;
 
 impl Bars {
     /// Bars on standard error.
@@ -51,7 +54,7 @@ impl Bars {
         self.all.suspend(work)
     }
 
-    fn with_running<T>(&self, work: impl FnOnce(&mut HashMap<Digest, ProgressBar>) -> T) -> T {
+    fn with_running<T>(&self, work: impl FnOnce(&mut Running) -> T) -> T {
         // bars are for the eye: a thread that panicked while holding them leaves nothing that matters
         work(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -62,19 +65,29 @@ impl Progress for Bars {
         if blob.size < SMALLEST_SHOWN_BYTES {
             return;
         }
+        let is_drawn =
+            |running: &mut Running| running.get_mut(&blob.digest).map(|(_, at_work)| *at_work += 1).is_some();
+        if self.with_running(is_drawn) {
+            return;
+        }
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes:>10} of {total_bytes:>10} {eta:>4}")
             .expect("the template is well formed");
         let prefix = format!("{:>6} {}", self.verb, short(&blob.digest.to_string()));
         let bar = self.all.add(ProgressBar::new(blob.size).with_style(style).with_prefix(prefix));
-        self.with_running(|running| running.insert(blob.digest, bar));
+        self.with_running(|running| running.insert(blob.digest, (bar, 1)));
     }
 
     fn advanced(&self, blob: &Descriptor, bytes: u64) {
-        self.with_running(|running| running.get(&blob.digest).inspect(|bar| bar.set_position(bytes)).is_some());
+        self.with_running(|running| running.get(&blob.digest).inspect(|(bar, _)| bar.set_position(bytes)).is_some());
     }
 
     fn finished(&self, blob: &Descriptor) {
-        if let Some(bar) = self.with_running(|running| running.remove(&blob.digest)) {
+        let is_last = |running: &mut Running| {
+            let (_, at_work) = running.get_mut(&blob.digest)?;
+            *at_work -= 1;
+            if *at_work == 0 { running.remove(&blob.digest) } else { None }
+        };
+        if let Some((bar, _)) = self.with_running(is_last) {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
@@ -98,13 +111,18 @@ mod tests {
     fn a_bar_lives_as_long_as_its_transfer() {
         let bars = Bars::hidden();
         let blob = blob(4 * SMALLEST_SHOWN_BYTES);
-        let state = || bars.with_running(|running| running.get(&blob.digest).map(|bar| (bar.position(), bar.length())));
+        let state =
+            || bars.with_running(|running| running.get(&blob.digest).map(|(bar, _)| (bar.position(), bar.length())));
         bars.started(&blob);
         bars.advanced(&blob, 2 * SMALLEST_SHOWN_BYTES);
         assert_eq!(state(), Some((2 * SMALLEST_SHOWN_BYTES, Some(4 * SMALLEST_SHOWN_BYTES))));
         // an attempt began anew
         bars.advanced(&blob, SMALLEST_SHOWN_BYTES);
         assert_eq!(state(), Some((SMALLEST_SHOWN_BYTES, Some(4 * SMALLEST_SHOWN_BYTES))));
+        // a second stage unpacks the same
+        bars.started(&blob);
+        bars.finished(&blob);
+        assert!(state().is_some());
         bars.finished(&blob);
         assert_eq!(state(), None);
     }
