@@ -10,12 +10,14 @@ pub mod beneath;
 pub mod fanotify;
 pub mod inotify;
 pub mod mapping;
+mod memory;
 pub mod mounts;
 pub mod process;
 mod records;
 pub mod signals;
 mod stop;
 
+pub use memory::memory_limit_bytes;
 pub use nix;
 pub use records::Malformed;
 pub use rustix::event;
