@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use super::copy::needed_paths;
 use super::error::{Error, StepError};
-use super::fetching::{Arrivals, while_fetching};
+use super::fetching::{Order, while_fetching};
 use super::kept::{Tree, keep};
 use super::plan::{Base, BaseImage, CopyStep, Plan, Stage};
 use super::site::Site;
@@ -47,7 +47,7 @@ impl Builder<'_> {
         let image = image_below(world.plan, &stage.base);
         let mut more_tries = world.request.image_fs_extract_retry;
         loop {
-            let tried = while_fetching(&world, image, |arrivals| self.unpack(&blobs, arrivals));
+            let tried = while_fetching(&world, image, |order| self.unpack(&blobs, order));
             let failure = match tried {
                 Ok(()) => return Ok(()),
                 Err(failure) if more_tries == 0 || !failure.may_pass() => failure,
@@ -66,9 +66,9 @@ impl Builder<'_> {
     }
 
     /// Makes the root hold what `layers` say.
-    fn unpack(&mut self, layers: &[LayerBlob], arrivals: &Arrivals<'_>) -> Result<(), Failure> {
+    fn unpack(&mut self, layers: &[LayerBlob], order: &Order<'_>) -> Result<(), Failure> {
         let World { store, request, .. } = self.world;
-        let mut open = |layer: &LayerBlob| open_layer(store, arrivals, layer, &request.listeners.unpacking);
+        let mut open = |layer: &LayerBlob| open_layer(store, order, layer, &request.listeners.unpacking);
         let Site { place, index, .. } = &mut self.site;
         let is_used = index.subtree(index.root()).any(|id| index.standing(id) != Standing::Foreign);
         if !is_used {
@@ -112,10 +112,10 @@ impl Builder<'_> {
             return Ok(Arc::clone(tree));
         }
         let place = scratch.join("images").join(&key);
-        let tree = while_fetching(&self.world, Some(&image.remote), |arrivals| {
+        let tree = while_fetching(&self.world, Some(&image.remote), |order| {
             let root = self.new_root(place)?;
             let mut index = RootIndex::new();
-            let mut open = |layer: &LayerBlob| open_layer(store, arrivals, layer, &request.listeners.unpacking);
+            let mut open = |layer: &LayerBlob| open_layer(store, order, layer, &request.listeners.unpacking);
             let mut described = layer::describe(&image.layers, &mut open, &root, &Ignored::new())?;
             described.retain(&needed_by(plan.copies_from_image(image), described.index()));
             described.realize(&mut open, &root, &mut index, &Ignored::new())?;

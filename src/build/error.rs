@@ -149,6 +149,15 @@ pub enum Error {
         /// Why.
         source: StepError,
     },
+    /// No thread for a stage could be started.
+    #[error("start a thread to build a stage")]
+    StageThread {
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another stage failed, so that nobody wants this one.
+    #[error("given up, since another stage failed")]
+    GivenUp,
     /// We were asked to end, by this signal.
     #[error("stopped by signal {0}")]
     Stopped(i32),

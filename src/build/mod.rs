@@ -19,6 +19,7 @@ mod place;
 mod plan;
 mod planner;
 mod request;
+mod schedule;
 mod site;
 mod stage;
 mod stages;
@@ -43,6 +44,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tempfile::TempDir;
 
@@ -59,6 +61,7 @@ use crate::run::Supervisor;
 use crate::sys::Stop;
 use crate::tree::ImagePath;
 use base::UnpackedImages;
+use fetching::Arrivals;
 use place::{Admitted, Places};
 use site::Site;
 use stage::Warnings;
@@ -120,7 +123,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     }
 
     places.pre_cleanup(request)?;
-    let site = Site::survey(places.prepare(0)?, request)?;
+    let site = Site::survey(places.prepare(0)?, request, places.most_at_once(request.jobs))?;
     let before = request.cleanup.then(|| site.index.clone());
     let store = BlobStore::open(&places.blobs)?.until(stop.clone());
     let named = named::open_all(request, &plan, &http, scratch.path(), stop)?;
@@ -130,6 +133,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         client: &client,
         http: &http,
         store: &store,
+        arrivals: &Arrivals::new(&store, &*request.listeners.downloads),
         context: &context,
         ignore_file: ignore_file.as_ref(),
         named: &named,
@@ -138,8 +142,9 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         scratch: scratch.path(),
         unpacked: &UnpackedImages::default(),
         warnings: &Warnings::new(request),
+        at_work: &AtomicUsize::new(0),
     };
-    let target = stages::build(world, site)?;
+    let target = stages::build(world, &places, site)?;
     let layers = match request.image_format {
         Some(format) => image::with_types_of(format, target.layers)?,
         None => target.layers,

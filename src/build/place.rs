@@ -1,6 +1,7 @@
 //! Where an image is built: on the `/` of the container around us, or in directories of their own.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::IMAGE_DIR;
@@ -83,6 +84,14 @@ impl Places {
             }
         };
         Ok(Places { blobs, kind, scratch: scratch.to_path_buf(), stop: stop.clone() })
+    }
+
+    /// How many stages can be built at the same time, of as many as may be.
+    pub(super) fn most_at_once(&self, jobs: NonZeroUsize) -> usize {
+        match &self.kind {
+            Kind::InPlace { .. } => 1,
+            Kind::Isolated { .. } => jobs.get(),
+        }
     }
 
     /// Prepares the root of this number, of which in place there is only the first.

@@ -79,6 +79,8 @@ pub struct Plan<I = Arc<BaseImage>> {
 pub struct Stage<I = Arc<BaseImage>> {
     /// Its place in the Dockerfile.
     pub number: usize,
+    /// What it is called by those that are built on it or copy from it.
+    pub name: Option<String>,
     /// The base as the FROM line names it, variables replaced.
     pub base_name: String,
     /// What it begins with.
@@ -262,6 +264,31 @@ impl Plan {
             Base::Image(image) => Files::OfImage(image),
             Base::Scratch => Files::None,
         }
+    }
+
+    /// The stages that must be built before `stage`.
+    pub fn needs(&self, stage: &Stage) -> BTreeSet<usize> {
+        let base = match stage.base {
+            Base::Stage(base) => Some(base),
+            Base::Scratch | Base::Image(_) => None,
+        };
+        let copied_from = stage.steps.iter().filter_map(|step| match &step.action {
+            Action::Copy(copy) => match copy.from {
+                CopyFrom::Stage(from) => Some(from),
+                CopyFrom::Context | CopyFrom::Named(_) | CopyFrom::Image(_) => None,
+            },
+            Action::ConfigOnly | Action::Workdir { .. } | Action::Run(_) => None,
+        });
+        base.into_iter().chain(copied_from).collect()
+    }
+
+    /// What tells a stage from the others: its name if no other has it, else its number.
+    pub fn label(&self, stage: &Stage) -> String {
+        let is_its_own = |name: &&String| {
+            let others = self.needed().filter(|other| other.number != stage.number);
+            others.into_iter().all(|other| other.name.as_ref() != Some(name))
+        };
+        stage.name.as_ref().filter(is_its_own).cloned().unwrap_or_else(|| format!("stage-{}", stage.number))
     }
 
     /// Is another stage built on the files that stage `number` ends with?

@@ -226,7 +226,8 @@ impl<I: Image> Planner<'_, '_, I> {
         }
         let StageWork { config, scope, platform, .. } = work;
         let config = config.image;
-        Ok((Stage { number, base_name, base, steps, triggers: triggers.len(), config, platform }, scope))
+        let name = source.from.value.name.clone();
+        Ok((Stage { number, name, base_name, base, steps, triggers: triggers.len(), config, platform }, scope))
     }
 
     fn planned(&self, number: usize) -> (&Stage<I>, &StageScope) {

@@ -48,6 +48,8 @@ pub struct Request {
     pub snapshot: SnapshotSettings,
     /// How many threads copy, look at files, hash and compress. The image does not depend on it.
     pub threads: NonZeroUsize,
+    /// How many stages are built at the same time at most, where each has a root of its own. The image does not depend on it.
+    pub jobs: NonZeroUsize,
     /// How hard layers are compressed.
     pub compression_level: Level,
     /// Times of our making are zero, or [`Request::source_date_epoch`].

@@ -19,11 +19,11 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Looks at what is in a root in which nothing was built so far.
-    pub(super) fn survey(place: Place, request: &Request) -> Result<Site, Error> {
+    /// Looks at what is in a root in which nothing was built so far, and of which there are `sites` at most.
+    pub(super) fn survey(place: Place, request: &Request, sites: usize) -> Result<Site, Error> {
         let mut index = RootIndex::new();
         snapshot::survey(&place.mounted_root, &mut index, &place.ignored)?;
-        let tracker = ChosenTracker::new(request.snapshot.tracker, 1);
+        let tracker = ChosenTracker::new(request.snapshot.tracker, sites);
         Ok(Site { place, index, tracker, ctime: Ok(()), holds: None })
     }
 }

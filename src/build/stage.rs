@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::base::UnpackedImages;
 use super::clock::Clock;
 use super::copy;
 use super::error::{Error, StepError};
+use super::fetching::Arrivals;
 use super::kept::Tree;
 use super::named::NamedFiles;
 use super::plan::{Action, Base, BaseImage, Plan, Stage, Step};
@@ -57,6 +62,7 @@ pub(super) struct World<'a> {
     pub(super) client: &'a Client,
     pub(super) http: &'a http::Client,
     pub(super) store: &'a BlobStore,
+    pub(super) arrivals: &'a Arrivals<'a>,
     pub(super) context: &'a Context,
     pub(super) ignore_file: Option<&'a IgnoreFile>,
     /// By their place in the request.
@@ -67,6 +73,8 @@ pub(super) struct World<'a> {
     pub(super) scratch: &'a Path,
     pub(super) unpacked: &'a UnpackedImages,
     pub(super) warnings: &'a Warnings,
+    /// How many stages are at work.
+    pub(super) at_work: &'a AtomicUsize,
 }
 
 /// What somebody has been warned of, once for all stages.
@@ -90,8 +98,10 @@ impl Warnings {
 }
 
 impl World<'_> {
+    /// Its share of the threads, for a stage that begins something now.
     pub(super) fn threads(&self) -> NonZeroUsize {
-        self.request.threads
+        let share = self.request.threads.get() / self.at_work.load(Ordering::Relaxed).max(1);
+        NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN)
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -109,6 +119,10 @@ pub(super) struct Builder<'a> {
     pub(super) site: Site,
     /// The files of the stages that it copies from.
     pub(super) sources: BTreeMap<usize, Arc<Tree>>,
+    /// What the stage is called in the log, where others are at work at the same time.
+    label: Option<String>,
+    /// What stands in front of each line of a command.
+    pub(super) prefix: String,
 }
 
 /// A stage at work.
@@ -124,12 +138,23 @@ struct Progressing {
 
 impl<'a> Builder<'a> {
     /// Prepares to build a stage on `site`.
-    pub(super) fn new(world: World<'a>, site: Site, sources: BTreeMap<usize, Arc<Tree>>) -> Builder<'a> {
-        Builder { world, site, sources }
+    pub(super) fn new(
+        world: World<'a>,
+        site: Site,
+        sources: BTreeMap<usize, Arc<Tree>>,
+        label: Option<String>,
+    ) -> Builder<'a> {
+        Builder { world, site, sources, label, prefix: String::new() }
     }
 
     /// Builds the stage.
-    pub(super) fn build(mut self, stage: &Stage, beginning: Beginning) -> Result<Done, Error> {
+    pub(super) fn build(self, stage: &Stage, beginning: Beginning) -> Result<Done, Error> {
+        // an error, so that even who sees nothing but errors sees of which stage they are
+        let span = self.label.as_ref().map(|label| tracing::error_span!("stage", stage = label, step = Empty));
+        span.unwrap_or_else(Span::none).in_scope(|| self.build_all(stage, beginning))
+    }
+
+    fn build_all(mut self, stage: &Stage, beginning: Beginning) -> Result<Done, Error> {
         let base_number = match stage.base {
             Base::Stage(number) => number as i64,
             _ => -1,
@@ -156,8 +181,11 @@ impl<'a> Builder<'a> {
             if let Some(signal) = self.world.supervisor.was_stopped() {
                 return Err(Error::Stopped(signal));
             }
+            self.world.stop.check().map_err(|_| Error::GivenUp)?;
             let began = Instant::now();
-            tracing::info!("[{}/{}] {}", number + 1, stage.steps.len(), step.text);
+            let at = format!("{}/{}", number + 1, stage.steps.len());
+            self.enter_step(&at);
+            self.tell(&at, &step.text);
             let is_last = last_on_files == Some(number);
             self.step(step, is_last, &mut work).map_err(|source| Error::Step {
                 line: step.line,
@@ -165,12 +193,28 @@ impl<'a> Builder<'a> {
                 source,
             })?;
             if !matches!(step.action, Action::ConfigOnly) {
-                tracing::info!("[{}/{}] took {:.1} s", number + 1, stage.steps.len(), began.elapsed().as_secs_f64());
+                self.tell(&at, &format!("took {:.1} s", began.elapsed().as_secs_f64()));
             }
         }
         let kept = if last_on_files.is_some() { self.keep(stage.number)? } else { None };
         let Progressing { layers, history, format, .. } = work;
         Ok(Done { finished: Finished { layers, history, format }, kept, site: self.site })
+    }
+
+    /// From here on, lines of the log are of the step `at`, such as `2/5`.
+    fn enter_step(&mut self, at: &str) {
+        if let Some(label) = &self.label {
+            Span::current().record("step", at);
+            self.prefix = format!("[{label} {at}] ");
+        }
+    }
+
+    /// Tells something of a step. Where every line says of which step it is, it need not.
+    fn tell(&self, at: &str, said: &str) {
+        match &self.label {
+            Some(_) => tracing::info!("{said}"),
+            None => tracing::info!("[{at}] {said}"),
+        }
     }
 
     fn step(&mut self, step: &Step, is_last: bool, work: &mut Progressing) -> Result<(), StepError> {

@@ -153,7 +153,7 @@ impl Builder<'_> {
             user,
             stdin: Stdin::Empty,
         };
-        let (exit, mounts) = place.execute(&command, script, &self.world)?;
+        let (exit, mounts) = place.execute(&command, script, &self.prefix, &self.world)?;
         match exit {
             Exit::Code(0) => {}
             Exit::Code(code) => return Err(StepError::ExitCode(code)),
@@ -221,13 +221,14 @@ impl Place {
         &self,
         command: &run::Command,
         script: Option<Script>,
+        prefix: &str,
         build: &World<'_>,
     ) -> Result<(Exit, MountsSince), StepError> {
         let World { supervisor, request, .. } = *build;
         if let Some(world) = &self.world {
             let scripts: Vec<_> =
                 script.iter().map(|script| (script.seen_at.clone(), script.file.to_path_buf())).collect();
-            let output = run::Output { listener: &*request.listeners.commands, prefix: "" };
+            let output = run::Output { listener: &*request.listeners.commands, prefix };
             let exit = run::run_isolated(command, world, &scripts, output, supervisor)?;
             return Ok((exit, MountsSince::Same));
         }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::fetching::Arrivals;
+use super::fetching::Order;
 use crate::blobs::{BlobReader, BlobStore};
 use crate::layer::LayerBlob;
 use crate::oci::Descriptor;
@@ -15,11 +15,11 @@ type Listener = Arc<dyn Progress + Send + Sync>;
 /// Opens the blob of a layer once it is here; `listener` hears of it until the reader is dropped.
 pub(super) fn open_layer(
     store: &BlobStore,
-    arrivals: &Arrivals<'_>,
+    order: &Order<'_>,
     layer: &LayerBlob,
     listener: &Listener,
 ) -> Result<Box<dyn Read + Send>, Box<dyn StdError + Send + Sync>> {
-    arrivals.wait_for(&layer.descriptor.digest)?;
+    order.wait_for(&layer.descriptor.digest)?;
     let blob = store.read(&layer.descriptor.digest)?;
     listener.started(&layer.descriptor);
     Ok(Box::new(Heard { blob, read_bytes: 0, layer: layer.descriptor.clone(), listener: Arc::clone(listener) }))
@@ -49,6 +49,7 @@ impl Drop for Heard {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fetching::Arrivals;
     use super::*;
     use crate::oci::DiffId;
     use crate::registry::Silent;
@@ -86,7 +87,7 @@ mod tests {
         let notes = Arc::new(Notes::default());
         let listener: Listener = notes.clone();
         let arrivals = Arrivals::new(&store, &Silent);
-        let mut reader = open_layer(&store, &arrivals, &layer, &listener).expect("opened");
+        let mut reader = open_layer(&store, &Order::new(&arrivals), &layer, &listener).expect("opened");
         reader.read_exact(&mut [0; 3]).expect("read");
         reader.read_to_end(&mut Vec::new()).expect("read");
         drop(reader);

@@ -4,6 +4,8 @@
 //! of Go's spellings), any other flag takes the next word whatever it looks like, and of a flag given twice the last
 //! one counts unless it collects. An empty value is as good as none.
 
+use std::num::NonZeroUsize;
+
 use clap::builder::ArgAction;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -56,6 +58,10 @@ pub(super) struct Flags {
     /// Platform of base images that name none, instead of this machine's
     #[arg(long, alias = "customPlatform", value_name = "OS/ARCH[/VARIANT]")]
     pub(super) custom_platform: Option<String>,
+    /// Stages to build at the same time, each in a root of its own; in place one after another
+    /// [default: as many as there are CPUs, and memory allows]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) jobs: Option<NonZeroUsize>,
     /// Build only the stages that the target needs
     #[arg(long)]
     pub(super) skip_unused_stages: bool,

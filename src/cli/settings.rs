@@ -22,10 +22,15 @@ use crate::registry;
 use crate::rootfs::container::Surroundings;
 use crate::rootfs::pristine::InPlaceRequest;
 use crate::snapshot::ChangeTracker;
+use crate::sys::memory_limit_bytes;
 use crate::tree::ImagePath;
 
 /// Where the executor image keeps what is its own, wherever the work directory is.
 const IMAGE_DIR: &str = "/kaniko";
+
+/// Memory that there should be for each stage at work: 64 MB and 170 bytes a file are ours, which is 234 MB in a root of a million
+/// files, and its command may be a compiler.
+const JOB_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Answers for the environment.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -77,6 +82,7 @@ pub(super) fn settings(
     output.results = results.paths().map(Path::to_path_buf).collect();
     let isolation = isolation(flags, &surroundings)?;
     let work_dir = work_dir(flags, call, isolation, variable)?;
+    let threads = threads(text("GOMAXPROCS")?.as_deref());
     let request = Request {
         context: contexts::context(flags, variable)?,
         context_sub_path: given(&flags.context_sub_path).map(PathBuf::from),
@@ -97,7 +103,8 @@ pub(super) fn settings(
             },
             verify: flags.verify_snapshots,
         },
-        threads: threads(text("GOMAXPROCS")?.as_deref()),
+        threads,
+        jobs: jobs(flags, isolation, threads),
         compression_level: Level::from_flag(flags.compression_level)
             .map_err(|source| bad_value("compression-level", flags.compression_level, source))?,
         reproducible: flags.reproducible,
@@ -251,6 +258,26 @@ fn build_args(arguments: &[String], variable: Variable<'_>) -> Result<Vec<(Strin
 fn threads(variable: Option<&str>) -> NonZeroUsize {
     let usual = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     variable.and_then(|text| text.trim().parse().ok()).unwrap_or_else(usual)
+}
+
+/// In place there is one root. Elsewhere as many stages are built at the same time as was asked for, else as there are threads,
+/// and there is memory for.
+fn jobs(flags: &Flags, isolation: Isolation, threads: NonZeroUsize) -> NonZeroUsize {
+    match (isolation, flags.jobs) {
+        (Isolation::InPlace, asked) => {
+            if asked.is_some_and(|asked| asked > NonZeroUsize::MIN) {
+                tracing::info!("Stages are built one after another, for in place there is one root");
+            }
+            NonZeroUsize::MIN
+        }
+        (Isolation::Namespaces, Some(asked)) => asked,
+        (Isolation::Namespaces, None) => threads.min(jobs_in(memory_limit_bytes().unwrap_or(u64::MAX))),
+    }
+}
+
+fn jobs_in(memory_bytes: u64) -> NonZeroUsize {
+    let jobs = usize::try_from(memory_bytes / JOB_MEMORY_BYTES).unwrap_or(usize::MAX);
+    NonZeroUsize::new(jobs).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn source_date_epoch(text: Option<String>) -> Result<Option<i64>, Error> {

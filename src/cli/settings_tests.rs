@@ -46,6 +46,20 @@ fn defaults() {
 }
 
 #[test]
+fn stages_at_the_same_time() {
+    let jobs = |arguments: &str, variables| request(arguments, variables).jobs.get();
+    // in place there is one root
+    assert_eq!((jobs("", &[]), jobs("--jobs=4", &[])), (1, 1));
+    assert_eq!(jobs("--isolation=namespaces --kaniko-dir=/w --jobs=4", &[]), 4);
+    assert_eq!(jobs("--isolation=namespaces --kaniko-dir=/w", &[("GOMAXPROCS", "1")]), 1);
+    let many = jobs("--isolation=namespaces --kaniko-dir=/w", &[("GOMAXPROCS", "100000")]);
+    assert!((1..100_000).contains(&many), "no machine has memory for {many} stages");
+    for (mebibytes, wanted) in [(0, 1), (256, 1), (1023, 1), (1024, 2), (16 * 1024, 32)] {
+        assert_eq!(jobs_in(mebibytes << 20).get(), wanted, "{mebibytes} MiB");
+    }
+}
+
+#[test]
 fn contexts() {
     let directory = |path: &str| ContextSource::Directory(path.into());
     for (typed, meant) in [

@@ -2,17 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Ended, run_into, run_within};
+use crate::support::command::run_into;
 use crate::support::flat;
-use crate::support::machine::Machine;
+use crate::support::machine::{LIMIT, Machine, assert_nothing_left, build, build_command, processes_with};
 use crate::support::podman::DOCKER_CAPABILITIES;
 use crate::support::world::World;
-
-const LIMIT: Duration = Duration::from_secs(300);
 
 /// Several owners, kinds and stages, and nothing that depends on when or where.
 const DETERMINISTIC: &str = "\
@@ -34,25 +31,6 @@ COPY --from=made /srv/app /app
 COPY --from=made /tmp/who /tmp/script /
 RUN rm -rf /app/data/deep && mkdir /var/empty
 ";
-
-fn build(command: &mut Command, world: &World, context: &Path, flags: &[&str]) -> Ended {
-    run_within(build_command(command, world, context).args(flags), LIMIT)
-}
-
-fn build_command<'a>(command: &'a mut Command, world: &World, context: &Path) -> &'a mut Command {
-    command
-        .current_dir("/")
-        .arg(format!("--context={}", context.display()))
-        .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
-        .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
-}
-
-/// Of a home directory after a build in it.
-#[track_caller]
-fn assert_nothing_left(home: &Path) {
-    let left: Vec<_> = fs::read_dir(home.join(".cache/kanna")).expect("the work directory").collect();
-    assert!(left.is_empty(), "{left:?}");
-}
 
 #[test]
 fn the_image_is_the_same_wherever_it_is_built() {
@@ -180,13 +158,6 @@ RUN printf 'no end'
             assert_eq!(file.uid(), 0, "{name}: {stream}");
         }
     }
-}
-
-/// Processes of the machine whose command line holds `word`.
-fn processes_with(word: &str) -> Vec<String> {
-    let all = fs::read_dir("/proc").expect("a proc file system").filter_map(Result::ok);
-    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(word)).collect()
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod language;
 mod layering;
 mod names;
 mod one_container;
+mod parallel;
 mod real_commands;
 mod real_world;
 mod registry;

@@ -4,10 +4,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::command::{Ended, run_within};
 use super::skip;
+use super::world::World;
+
+/// What a build may take.
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A user who is nobody in particular, by the number that Debian gives to `nobody`.
 pub const PLAIN: &str = "65534";
@@ -83,4 +89,32 @@ impl Machine {
         fs::write(context.join("Dockerfile"), dockerfile).expect("written");
         context
     }
+}
+
+/// Builds a context in an isolated root.
+pub fn build(command: &mut Command, world: &World, context: &Path, flags: &[&str]) -> Ended {
+    run_within(build_command(command, world, context).args(flags), LIMIT)
+}
+
+/// The same, not started yet.
+pub fn build_command<'a>(command: &'a mut Command, world: &World, context: &Path) -> &'a mut Command {
+    command
+        .current_dir("/")
+        .arg(format!("--context={}", context.display()))
+        .arg(format!("--registry-map=index.docker.io={}", world.registry.host()))
+        .args(["--isolation=namespaces", "--insecure-pull", "--no-push", "--destination=test/x"])
+}
+
+/// Of a home directory after a build in it.
+#[track_caller]
+pub fn assert_nothing_left(home: &Path) {
+    let left: Vec<_> = fs::read_dir(home.join(".cache/kanna")).expect("the work directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Processes of the machine whose command line holds `word`.
+pub fn processes_with(word: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").expect("a proc file system").filter_map(Result::ok);
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(word)).collect()
 }
