@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::context::git::Repository;
 use crate::http::{self, FilePlace};
 use crate::image::Format;
-use crate::layer::Level;
+use crate::layer::Compression;
 use crate::oci::{Annotations, Destination, Platform, Reference};
 use crate::registry::{self, LayoutPlace, Progress};
 use crate::rootfs::container::Surroundings;
@@ -50,8 +50,8 @@ pub struct Request {
     pub threads: NonZeroUsize,
     /// How many stages are built at the same time at most, where each has a root of its own. The image does not depend on it.
     pub jobs: NonZeroUsize,
-    /// How hard layers are compressed.
-    pub compression_level: Level,
+    /// How the layers that the build makes are compressed. With zstd, `image_format` is OCI.
+    pub compression: Compression,
     /// Times of our making are zero, or [`Request::source_date_epoch`].
     pub reproducible: bool,
     /// The latest time that may show in a reproducible image, in seconds of Unix time.

@@ -268,7 +268,7 @@ impl<'a> Builder<'a> {
                 Format::Docker => layer::Format::Docker,
                 Format::Oci => layer::Format::Oci,
             },
-            level: self.world.request.compression_level,
+            compression: self.world.request.compression,
             times: Clock::of(self.world.request).times(),
             threads: self.world.threads(),
         };

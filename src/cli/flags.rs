@@ -106,7 +106,11 @@ pub(super) struct Flags {
     /// Find RUN's changes with a walk, like --change-tracker=walk
     #[arg(long)]
     pub(super) use_new_run: bool,
-    /// gzip level of the layers: 0 to 9, or -1 for the default
+    /// Compression of the layers that the build makes; zstd, which docker's media types do not have, makes the image an
+    /// OCI image
+    #[arg(long, value_name = "gzip|zstd|none", default_value = "gzip")]
+    pub(super) compression: String,
+    /// Level of the compression: 0 to 9 for gzip, 0 to 22 for zstd, or -1 for the default
     #[arg(long, value_name = "LEVEL", default_value_t = -1)]
     pub(super) compression_level: i32,
     /// Leave times out of the image [SOURCE_DATE_EPOCH: the latest time that may show]
@@ -223,9 +227,6 @@ pub(super) struct OtherFlags {
     /// Nothing: compressed layers are never kept in memory
     #[arg(long, default_value = "true")]
     pub(super) compressed_caching: bool,
-    /// Compression of the layers
-    #[arg(long, value_name = "gzip|zstd")]
-    pub(super) compression: Option<String>,
     /// Secret for RUN --mount=type=secret; may be repeated
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub(super) secrets: Vec<String>,

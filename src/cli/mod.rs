@@ -45,6 +45,11 @@ pub enum Error {
     /// A format without annotations, and annotations.
     #[error("--annotation: an image of docker's format has none; give --image-format=oci, or leave that out")]
     DockerAnnotations,
+    /// A format without zstd, and zstd.
+    #[error(
+        "--compression=zstd: an image of docker's format has no such layers; give --image-format=oci, or leave that out"
+    )]
+    DockerZstd,
     /// A file of names without names.
     #[error("you must provide --destination if setting --{flag}")]
     NeedsDestination {

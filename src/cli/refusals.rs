@@ -7,15 +7,8 @@ use super::flags::{Flags, OtherFlags};
 pub(super) fn check(flags: &Flags) -> Result<(), Error> {
     let is_given = |value: &Option<String>| value.as_deref().is_some_and(|text| !text.is_empty());
     let other: &OtherFlags = &flags.other;
-    let compression = other.compression.as_deref().unwrap_or_default();
     let rows = [
         ("cache", other.cache, "the layer cache", "leave it out, or give --cache=false"),
-        (
-            "compression",
-            !matches!(compression, "" | "gzip"),
-            "a compression other than gzip",
-            "give --compression=gzip",
-        ),
         ("secret", !other.secrets.is_empty(), "a build secret", "RUN --mount is not supported either"),
         (
             "credential-helpers",
@@ -72,8 +65,7 @@ mod tests {
             "--cache-ttl=24h --cache-copy-layers --cache-run-layers=false",
             "--compressed-caching --no-push-cache",
             "--compressed-caching=false",
-            "--compression=gzip",
-            "--compression= --bucket= --azure-container-registry-config=",
+            "--bucket= --azure-container-registry-config=",
             "--use-new-run --force-build-metadata",
             "--git branch=main",
             "--dryrun=false --materialize=false --preserve-context=false",
@@ -87,7 +79,6 @@ mod tests {
         for (typed, flag) in [
             ("--cache", "cache"),
             ("--cache=true --cache-repo=r/x", "cache"),
-            ("--compression=zstd", "compression"),
             ("--secret id=x", "secret"),
             ("--credential-helpers=ecr", "credential-helpers"),
             ("--azure-container-registry-config=/x", "azure-container-registry-config"),

@@ -16,7 +16,7 @@ use super::{Error, contexts, refusals};
 use crate::build::{Isolation, Listeners, Output, Request, SnapshotSettings};
 use crate::http::{self, FilePlace};
 use crate::image::Format;
-use crate::layer::Level;
+use crate::layer::{Compression, Method};
 use crate::oci::Destination;
 use crate::registry;
 use crate::rootfs::container::Surroundings;
@@ -83,6 +83,7 @@ pub(super) fn settings(
     let isolation = isolation(flags, &surroundings)?;
     let work_dir = work_dir(flags, call, isolation, variable)?;
     let threads = threads(text("GOMAXPROCS")?.as_deref());
+    let compression = compression(flags)?;
     let request = Request {
         context: contexts::context(flags, variable)?,
         context_sub_path: given(&flags.context_sub_path).map(PathBuf::from),
@@ -92,7 +93,7 @@ pub(super) fn settings(
         target: given(&flags.target).map(str::to_owned),
         labels: flags.labels.iter().map(|text| pair("label", text)).collect::<Result<_, _>>()?,
         annotations: flags.annotations.iter().map(|text| pair("annotation", text)).collect::<Result<_, _>>()?,
-        image_format: image_format(flags)?,
+        image_format: image_format(flags, compression.method())?,
         platform: given(&flags.custom_platform).map(|text| value("custom-platform", text)).transpose()?,
         snapshot: SnapshotSettings {
             mode: value("snapshot-mode", &flags.snapshot_mode)?,
@@ -105,8 +106,7 @@ pub(super) fn settings(
         },
         threads,
         jobs: jobs(flags, isolation, threads),
-        compression_level: Level::from_flag(flags.compression_level)
-            .map_err(|source| bad_value("compression-level", flags.compression_level, source))?,
+        compression,
         reproducible: flags.reproducible,
         source_date_epoch: source_date_epoch(text("SOURCE_DATE_EPOCH")?)?,
         ignore_paths: filled(&flags.ignore_paths).map(ImagePath::clean).collect(),
@@ -178,12 +178,22 @@ fn call(text: &str) -> Result<Call, Error> {
     }
 }
 
-/// Annotations need the image spec's manifest: Docker's has no place for them.
-fn image_format(flags: &Flags) -> Result<Option<Format>, Error> {
+fn compression(flags: &Flags) -> Result<Compression, Error> {
+    let method = match &*flags.compression {
+        "" => Method::default(),
+        text => value("compression", text)?,
+    };
+    let level = flags.compression_level;
+    method.at_level(level).map_err(|source| bad_value("compression-level", level, source))
+}
+
+/// Annotations and zstd need the image spec's media types: Docker's have no place for them.
+fn image_format(flags: &Flags, method: Method) -> Result<Option<Format>, Error> {
     let asked = given(&flags.image_format).map(|text| value("image-format", text)).transpose()?;
     match asked {
         Some(Format::Docker) if !flags.annotations.is_empty() => Err(Error::DockerAnnotations),
-        None if !flags.annotations.is_empty() => Ok(Some(Format::Oci)),
+        Some(Format::Docker) if method == Method::Zstd => Err(Error::DockerZstd),
+        None if !flags.annotations.is_empty() || method == Method::Zstd => Ok(Some(Format::Oci)),
         _ => Ok(asked),
     }
 }

@@ -37,7 +37,7 @@ fn defaults() {
     assert_eq!(request.dockerfile, DockerfilePlace::Usual);
     assert_eq!(request.work_dir, Path::new("/kaniko"));
     assert_eq!(request.snapshot, SnapshotSettings::default());
-    assert_eq!(request.compression_level, Level::default());
+    assert_eq!(request.compression, Compression::default());
     assert!(request.ignore_var_run && request.output.push);
     assert!(!request.in_place.force && !request.in_place.pre_cleanup && !request.cleanup && !request.reproducible);
     assert_eq!(request.output.destinations[0].tagged(), "r.example/a:latest");
@@ -245,11 +245,32 @@ fn values_that_have_a_type() {
         ("--custom-platform=nonsense", "for --custom-platform: "),
         ("--snapshot-mode=fast", "for --snapshot-mode: "),
         ("--change-tracker=dtrace", "for --change-tracker: "),
-        ("--compression-level=10", "for --compression-level: "),
+        ("--compression=estargz", "for --compression: gzip, zstd or none is wanted"),
+        ("--compression-level=10", "for --compression-level: gzip's levels are 0 to 9, and -1 for the default"),
+        ("--compression=zstd --compression-level=23", "for --compression-level: zstd's levels are 0 to 22"),
+        ("--compression=none --compression-level=0", "for --compression-level: what is not compressed has no level"),
     ] {
         let text = refused(&format!("--no-push {typed}"), &[]);
         assert!(text.contains(told), "{typed}: {text}");
     }
+}
+
+#[test]
+fn compressions() {
+    for (typed, method, level, format) in [
+        ("", Method::Gzip, -1, None),
+        ("--compression= --compression-level=9", Method::Gzip, 9, None),
+        ("--compression=gzip --image-format=docker", Method::Gzip, -1, Some(Format::Docker)),
+        ("--compression=zstd", Method::Zstd, -1, Some(Format::Oci)),
+        ("--compression=zstd --compression-level=22 --image-format=oci", Method::Zstd, 22, Some(Format::Oci)),
+        ("--compression=none", Method::None, -1, None),
+        ("--compression=none --image-format=docker", Method::None, -1, Some(Format::Docker)),
+    ] {
+        let meant = request(typed, &[]);
+        assert_eq!((Ok(meant.compression), meant.image_format), (method.at_level(level), format), "{typed}");
+    }
+    let text = refused("--no-push --compression=zstd --image-format=docker", &[]);
+    assert!(text.starts_with("--compression=zstd: ") && text.contains("give --image-format=oci"), "{text}");
 }
 
 #[test]

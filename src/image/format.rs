@@ -52,6 +52,8 @@ impl Format {
     pub fn layer_type(self, written: &str) -> Result<&str, Error> {
         let is_docker = |name: &str| LAYER_TYPES.iter().any(|(docker, _)| *docker == name);
         match self {
+            // BuildKit's word, which the readers of Docker's format do not know
+            Format::Oci if written == media_type::DOCKER_LAYER_ZSTD => Ok(media_type::OCI_LAYER_ZSTD),
             Format::Oci => Ok(LAYER_TYPES.iter().find(|(docker, _)| *docker == written).map_or(written, |row| row.1)),
             Format::Docker if is_docker(written) => Ok(written),
             Format::Docker => match LAYER_TYPES.iter().find(|(_, oci)| *oci == written) {
@@ -82,8 +84,9 @@ mod tests {
                 assert_eq!(Format::Oci.layer_type(written).ok(), Some(oci));
             }
         }
-        let zstd = media_type::OCI_LAYER_ZSTD;
-        assert_eq!(Format::Oci.layer_type(zstd).ok(), Some(zstd));
-        assert!(matches!(Format::Docker.layer_type(zstd), Err(Error::NotDocker { .. })));
+        for zstd in [media_type::OCI_LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD] {
+            assert_eq!(Format::Oci.layer_type(zstd).ok(), Some(media_type::OCI_LAYER_ZSTD));
+            assert!(matches!(Format::Docker.layer_type(zstd), Err(Error::NotDocker { .. })));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! `--tar-path`: the image as `docker save` writes it, with compressed layers (`docker load` and `podman load` take both).
+//! `--tar-path`: the image as `docker save` writes it, with its layers as they are: `docker load` and `podman load` look at their
+//! first bytes to tell how they are compressed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::{Built, Error};
 use crate::blobs::BlobStore;
-use crate::oci::{Descriptor, Destination};
+use crate::oci::{Descriptor, Destination, media_type};
 
 /// One entry of `manifest.json`.
 #[derive(Serialize)]
@@ -51,7 +52,7 @@ fn write_entries(
 ) -> Result<(), Error> {
     let config = &image.manifest.config;
     let config_name = format!("{}.json", config.digest.hex());
-    let layer_name = |layer: &Descriptor| format!("{}.tar.gz", layer.digest.hex());
+    let layer_name = |layer: &Descriptor| format!("{}{}", layer.digest.hex(), extension(&layer.media_type));
     let mut archive = tar::Builder::new(BufWriter::new(file));
     append(&mut archive, &config_name, config.size, store.read(&config.digest)?).map_err(failed)?;
     let mut written = BTreeSet::new();
@@ -68,6 +69,15 @@ fn write_entries(
     let bytes = serde_json::to_vec(&saved).map_err(|source| Error::Encode { what: "manifest.json", source })?;
     append(&mut archive, "manifest.json", bytes.len() as u64, &*bytes).map_err(failed)?;
     archive.into_inner().and_then(|mut file| file.flush()).map_err(failed)
+}
+
+/// No reader goes by it, but people do.
+fn extension(media_type: &str) -> &'static str {
+    match media_type {
+        media_type::OCI_LAYER | media_type::DOCKER_LAYER => ".tar",
+        media_type::OCI_LAYER_ZSTD | media_type::DOCKER_LAYER_ZSTD => ".tar.zst",
+        _ => ".tar.gz",
+    }
 }
 
 /// A name is needed even where nobody gave one (kaniko's).

@@ -22,7 +22,7 @@ const XZ_MEMORY_BYTES: u64 = 130 * 1024 * 1024;
 
 /// How bytes are compressed, by their first bytes: media types lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
+enum Detected {
     None,
     Gzip,
     Zstd,
@@ -30,14 +30,14 @@ pub(super) enum Compression {
     Xz,
 }
 
-impl Compression {
-    pub(super) fn detect(start: &[u8]) -> Compression {
+impl Detected {
+    fn detect(start: &[u8]) -> Detected {
         match start {
-            [0x1f, 0x8b, ..] => Compression::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
-            [b'B', b'Z', b'h', ..] => Compression::Bzip2,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
-            _ => Compression::None,
+            [0x1f, 0x8b, ..] => Detected::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Detected::Zstd,
+            [b'B', b'Z', b'h', ..] => Detected::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Detected::Xz,
+            _ => Detected::None,
         }
     }
 }
@@ -45,19 +45,17 @@ impl Compression {
 /// The tar inside `blob`, and the first bytes of it for those who must recognise it.
 pub(super) fn decoder<'a>(blob: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let (start, rest) = peek(blob)?;
-    let compression = Compression::detect(&start);
+    let compression = Detected::detect(&start);
     let plain: Box<dyn Read + Send + 'a> = match compression {
-        Compression::None => return Ok(Box::new(rest)),
-        Compression::Gzip => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, rest)))
-        }
-        Compression::Zstd => {
+        Detected::None => return Ok(Box::new(rest)),
+        Detected::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, rest))),
+        Detected::Zstd => {
             let mut decoder = zstd::Decoder::new(rest)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
-        Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(rest)),
-        Compression::Xz => {
+        Detected::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(rest)),
+        Detected::Xz => {
             let decoder = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)?;
             Box::new(XzDecoder::new_stream(rest, decoder))
         }
@@ -67,7 +65,7 @@ pub(super) fn decoder<'a>(blob: impl Read + Send + 'a) -> io::Result<Box<dyn Rea
 
 /// Names the compression in errors, which the libraries do not do.
 struct Decompressed<'a> {
-    compression: Compression,
+    compression: Detected,
     plain: Box<dyn Read + Send + 'a>,
 }
 
@@ -83,7 +81,7 @@ impl Read for Decompressed<'_> {
 #[derive(Debug, thiserror::Error)]
 #[error("decompress {compression:?}")]
 struct Undecompressed {
-    compression: Compression,
+    compression: Detected,
     source: io::Error,
 }
 

@@ -20,46 +20,17 @@
 
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 
-/// Bytes of tar in one gzip member. A member starts with an empty window of 32 KiB, so small members cost size; large
-/// ones cost memory, one block and its compressed form for each thread.
-pub(super) const BLOCK_BYTES: usize = 1024 * 1024;
-
-/// How hard to compress, as `--compression-level` says it: -1 for the default, 0 (not at all) to 9 (smallest).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(i8);
-
-/// A number that is no compression level.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("compression level {0} is not between -1 and 9")]
-pub struct BadLevel(pub i32);
-
-/// libdeflate's level for -1: see the table above.
+/// libdeflate's level where none is asked for: see the table above.
 const DEFAULT: i8 = 6;
-
-impl Level {
-    /// Takes kaniko's spelling, -1 to 9.
-    pub fn from_flag(level: i32) -> Result<Level, BadLevel> {
-        i8::try_from(level).ok().filter(|level| (-1..=9).contains(level)).map(Level).ok_or(BadLevel(level))
-    }
-
-    fn libdeflate(self) -> CompressionLvl {
-        let level = if self.0 < 0 { DEFAULT } else { self.0 };
-        CompressionLvl::new(level.into()).expect("libdeflate knows 0 to 12")
-    }
-}
-
-impl Default for Level {
-    fn default() -> Level {
-        Level(-1)
-    }
-}
 
 /// Makes gzip members; one per thread.
 pub(super) struct Members(Compressor);
 
 impl Members {
-    pub(super) fn new(level: Level) -> Members {
-        Members(Compressor::new(level.libdeflate()))
+    /// For members of a level between 0 (not compressed) and 9 (smallest).
+    pub(super) fn new(level: Option<i8>) -> Members {
+        let level = CompressionLvl::new(level.unwrap_or(DEFAULT).into());
+        Members(Compressor::new(level.expect("libdeflate knows 0 to 12")))
     }
 
     /// `block` as one gzip member.
@@ -80,22 +51,14 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn levels() {
-        for (given, fine) in [(-2, false), (-1, true), (0, true), (9, true), (10, false), (1000, false)] {
-            assert_eq!(Level::from_flag(given).is_ok(), fine, "{given}");
-        }
-        assert_eq!(Level::from_flag(-1), Ok(Level::default()));
-    }
-
-    #[test]
     fn members_are_one_stream() {
         let text: Vec<u8> = (0..100_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
-        for level in -1..=9 {
-            let mut members = Members::new(Level::from_flag(level).expect("a level"));
+        for level in std::iter::once(None).chain((0..=9).map(Some)) {
+            let mut members = Members::new(level);
             let packed: Vec<u8> = text.chunks(65_536).flat_map(|piece| members.compress(piece)).collect();
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
-            assert!(unpacked == text, "level {level}");
+            assert!(unpacked == text, "level {level:?}");
         }
     }
 }

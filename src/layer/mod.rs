@@ -7,6 +7,8 @@
 //! Not here: what changed (`snapshot`); where blobs come from (`registry`, `blobs`).
 
 mod apply;
+mod blocks;
+mod compression;
 mod decompress;
 mod disk;
 mod extract;
@@ -17,9 +19,10 @@ mod reset;
 #[cfg(test)]
 mod tests;
 mod write;
+mod zstandard;
 
 pub use apply::{Description, LayerBlob, apply, describe};
-pub use gzip::{BadLevel, Level};
+pub use compression::{BadLevel, BadMethod, Compression, Method};
 pub use header::tar_header;
 pub use members::{Broken, Member, Members};
 pub use write::{Format, Layer, Times, WriteOptions, write};

@@ -232,31 +232,38 @@ fn written_and_applied() {
     changeset.insert(ImagePath::clean("gone/away"), Change::Removed);
 
     let store = BlobStore::open(&source.path().join("store")).expect("opened");
-    let layer = |threads| {
+    let layer = |method: Method, threads| {
         let threads = NonZeroUsize::new(threads).expect("not zero");
-        let options = WriteOptions { format: Format::Oci, level: Level::default(), times: Times::AsTheyAre, threads };
+        let compression = method.at_level(-1).expect("the default");
+        let options = WriteOptions { format: Format::Oci, compression, times: Times::AsTheyAre, threads };
         write(&changeset, &root, &store, &options).expect("written")
     };
-    let written = layer(1);
-    assert_eq!(written, layer(8), "the number of threads does not change the bytes");
-
-    let mut place = Place::new();
-    let blob = LayerBlob { descriptor: written.descriptor.clone(), diff_id: written.diff_id };
-    let mut open = |layer: &LayerBlob| -> Result<Box<dyn Read + Send>, Box<dyn StdError + Send + Sync>> {
-        Ok(Box::new(store.read(&layer.descriptor.digest)?))
-    };
-    apply(&[blob], &mut open, &place.root, &mut place.index, &Ignored::new()).expect("applied");
-    assert_eq!(place.names(), ["/", "/d", "/d/e", "/d/e/link", "/d/file", "/d/same", format!("/{long}").as_str()]);
-    for (path, change) in changeset.iter().filter(|(_, change)| !matches!(change, Change::Removed)) {
-        let (found, _) = place.root.node(path).expect("looked").expect("there");
-        assert_eq!(Some(&found), change.node(), "{path}");
+    let layers = [Method::None, Method::Gzip, Method::Zstd].map(|method| {
+        let written = layer(method, 1);
+        assert_eq!(written, layer(method, 8), "{method}: the number of threads does not change the bytes");
+        written
+    });
+    assert_eq!(layers[0].descriptor.digest.hex(), layers[0].diff_id.hex());
+    for written in layers {
+        assert_eq!(written.diff_id.hex(), layer(Method::None, 2).descriptor.digest.hex());
+        let mut place = Place::new();
+        let blob = LayerBlob { descriptor: written.descriptor.clone(), diff_id: written.diff_id };
+        let mut open = |layer: &LayerBlob| -> Result<Box<dyn Read + Send>, Box<dyn StdError + Send + Sync>> {
+            Ok(Box::new(store.read(&layer.descriptor.digest)?))
+        };
+        apply(&[blob], &mut open, &place.root, &mut place.index, &Ignored::new()).expect("applied");
+        assert_eq!(place.names(), ["/", "/d", "/d/e", "/d/e/link", "/d/file", "/d/same", format!("/{long}").as_str()]);
+        for (path, change) in changeset.iter().filter(|(_, change)| !matches!(change, Change::Removed)) {
+            let (found, _) = place.root.node(path).expect("looked").expect("there");
+            assert_eq!(Some(&found), change.node(), "{path}");
+        }
+        let inode = |name: &str| fs::metadata(place.path(name)).expect("there").ino();
+        assert_eq!(inode("d/file"), inode("d/same"));
+        let read = fs::read(place.path("d/file")).expect("read");
+        assert!(read == vec![b'z'; 3_000_000] && Path::new(&place.path(&long)).exists());
+        let indexed = place.index.get(&ImagePath::clean("d/file")).expect("known").node;
+        assert!(matches!(indexed.kind, Kind::File { content: Some(_), .. }), "the content was hashed on the way");
     }
-    let inode = |name: &str| fs::metadata(place.path(name)).expect("there").ino();
-    assert_eq!(inode("d/file"), inode("d/same"));
-    let read = fs::read(place.path("d/file")).expect("read");
-    assert!(read == vec![b'z'; 3_000_000] && Path::new(&place.path(&long)).exists());
-    let indexed = place.index.get(&ImagePath::clean("d/file")).expect("known").node;
-    assert!(matches!(indexed.kind, Kind::File { content: Some(_), .. }), "the content was hashed on the way");
 }
 
 /// Everything an image says of the tree on disk, with contents; hard links by the first of their names.
@@ -603,7 +610,8 @@ fn devices_owners_and_capabilities_come_back() {
     }
     let store = BlobStore::open(&source.path().join("store")).expect("opened");
     let threads = NonZeroUsize::MIN;
-    let options = WriteOptions { format: Format::Docker, level: Level::default(), times: Times::AsTheyAre, threads };
+    let options =
+        WriteOptions { format: Format::Docker, compression: Compression::default(), times: Times::AsTheyAre, threads };
     let written = write(&changeset, &root, &store, &options).expect("written");
     let mut tar = Vec::new();
     let blob = store.read(&written.descriptor.digest).expect("opened");
@@ -633,7 +641,8 @@ fn a_file_that_changes_meanwhile_is_an_error() {
     let root = Root::open(source.path()).expect("opened");
     let store = BlobStore::open(&source.path().join("store")).expect("opened");
     let threads = NonZeroUsize::new(2).expect("not zero");
-    let options = WriteOptions { format: Format::Oci, level: Level::default(), times: Times::AsTheyAre, threads };
+    let options =
+        WriteOptions { format: Format::Oci, compression: Compression::default(), times: Times::AsTheyAre, threads };
     for (size, said) in [(10, 11), (10, 9), (300_000, 300_001), (300_000, 299_999), (0, 5)] {
         fs::write(source.path().join("f"), vec![b'x'; size]).expect("written");
         let kind = Kind::File { size: said, content: None };

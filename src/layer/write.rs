@@ -2,25 +2,24 @@
 //!
 //! ```text
 //! readers ──> tar ──┬──> diff ID
-//!  (small files)    └──> compressors ──> blob store (digest)
+//!  (small files)    └──> compressors ──> blob store (digest)      (`blocks`)
 //! ```
 //!
 //! Order never depends on timing: whoever works in parallel leaves the result in a slot that was queued in order.
 //! All queues are bounded, so memory does not grow with files or layers.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Error;
-use super::gzip::{self, Level, Members};
+use super::blocks::{self, Blocks};
 use super::header::{self, Member};
-use crate::blobs::{BlobStore, BlobWriter};
-use crate::oci::{Descriptor, DiffId, Sha256Stream, media_type};
+use super::{Compression, Error, Method};
+use crate::blobs::BlobStore;
+use crate::oci::{Descriptor, DiffId, media_type};
 use crate::rootfs::{Directory, Root};
 use crate::tree::{Change, Changeset, ImagePath, Kind, Node, Timestamp};
 
@@ -30,10 +29,6 @@ const READ_AHEAD_BYTES: u64 = 64 * 1024;
 const READ_AHEAD_FILES: usize = 64;
 /// More readers only wait for each other in the kernel.
 const MOST_READERS: usize = 4;
-/// Each costs a block and its compressed form, 2 MiB, in work and as much in the queue: 32 MiB in all.
-const MOST_COMPRESSORS: usize = 8;
-/// Two blocks of zeros end a tar.
-const END_BYTES: usize = 2 * header::BLOCK_BYTES;
 
 /// A layer that was written: its blob is in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +49,15 @@ pub enum Format {
 }
 
 impl Format {
-    fn gzip_media_type(self) -> &'static str {
-        match self {
-            Format::Docker => media_type::DOCKER_LAYER_GZIP,
-            Format::Oci => media_type::OCI_LAYER_GZIP,
+    /// What a layer of this format is called. Docker's schema 2 has no word for zstd: the one that BuildKit writes is used.
+    fn media_type(self, method: Method) -> &'static str {
+        match (self, method) {
+            (Format::Docker, Method::None) => media_type::DOCKER_LAYER,
+            (Format::Docker, Method::Gzip) => media_type::DOCKER_LAYER_GZIP,
+            (Format::Docker, Method::Zstd) => media_type::DOCKER_LAYER_ZSTD,
+            (Format::Oci, Method::None) => media_type::OCI_LAYER,
+            (Format::Oci, Method::Gzip) => media_type::OCI_LAYER_GZIP,
+            (Format::Oci, Method::Zstd) => media_type::OCI_LAYER_ZSTD,
         }
     }
 }
@@ -67,11 +67,11 @@ impl Format {
 pub struct WriteOptions {
     /// Whose media type the layer gets.
     pub format: Format,
-    /// How hard to compress.
-    pub level: Level,
+    /// How the tar becomes a blob.
+    pub compression: Compression,
     /// Which modification times the layer shows.
     pub times: Times,
-    /// Threads that compress, at most eight of them; the bytes do not depend on it.
+    /// Threads that compress, as far as memory has a place for them; the bytes do not depend on it.
     pub threads: NonZeroUsize,
 }
 
@@ -108,40 +108,25 @@ impl Times {
 /// vanished or has another size than the changeset says is an error.
 pub fn write(changeset: &Changeset, root: &Root, store: &BlobStore, options: &WriteOptions) -> Result<Layer, Error> {
     let mut blob = store.writer()?;
-    let compressors = options.threads.get().min(MOST_COMPRESSORS);
+    let blob_writer = &mut blob;
     let diff_id = thread::scope(|scope| {
-        let (to_hash, hash) = bounded(2);
-        let (to_compress, compress) = bounded::<Work>(compressors);
-        let (to_store, store) = bounded(compressors);
         let (to_read, read) = bounded::<Reading<'_>>(READ_AHEAD_FILES);
         let (to_tar, ready) = bounded(READ_AHEAD_FILES);
-        for _ in 0..compressors {
-            let compress = compress.clone();
-            scope.spawn(move || compress_blocks(&compress, options.level));
-        }
         for _ in 0..options.threads.get().min(MOST_READERS) {
             let read = read.clone();
             scope.spawn(move || read_files(&read, root));
         }
-        drop((compress, read));
-        let hasher = scope.spawn(move || hash_blocks(&hash));
-        let blob = &mut blob;
-        let storer = scope.spawn(move || store_blocks(&store, blob));
+        drop(read);
+        let (blocks, behind) = blocks::start(scope, options.compression, options.threads, blob_writer);
         scope.spawn(move || queue_entries(changeset, &to_read, &to_tar));
-        let blocks = Blocks { current: Vec::with_capacity(gzip::BLOCK_BYTES), to_hash, to_compress, to_store };
         let written = write_tar(&ready, root, options.times, blocks);
         drop(ready);
-        // the store's own trouble first: it is why the queue behind the tar was closed
-        storer.join().expect("no panic while storing")?;
-        written?;
-        Ok::<_, Error>(hasher.join().expect("no panic while hashing"))
+        behind.finish(written)
     })?;
     let (digest, size) = blob.finish()?;
-    Ok(Layer { descriptor: Descriptor::new(options.format.gzip_media_type(), digest, size), diff_id })
+    let media_type = options.format.media_type(options.compression.method());
+    Ok(Layer { descriptor: Descriptor::new(media_type, digest, size), diff_id })
 }
-
-/// A block of tar and the slot for its gzip member.
-type Work = (Arc<Vec<u8>>, Sender<Vec<u8>>);
 
 /// A file to read ahead and the slot for its bytes.
 struct Reading<'a> {
@@ -247,66 +232,6 @@ fn same_size(path: &ImagePath, expected: u64, found: u64) -> Result<(), Error> {
     Err(Error::FileChanged { path: path.clone(), expected, found })
 }
 
-/// The tar stream, cut into blocks of fixed size.
-struct Blocks {
-    current: Vec<u8>,
-    to_hash: Sender<Arc<Vec<u8>>>,
-    to_compress: Sender<Work>,
-    to_store: Sender<Receiver<Vec<u8>>>,
-}
-
-/// The threads behind the tar have stopped, and have the reason.
-struct HungUp;
-
-impl From<HungUp> for Error {
-    fn from(_: HungUp) -> Error {
-        Error::Stopped
-    }
-}
-
-impl Blocks {
-    fn write(&mut self, mut bytes: &[u8]) -> Result<(), HungUp> {
-        while !bytes.is_empty() {
-            let fits = bytes.len().min(gzip::BLOCK_BYTES - self.current.len());
-            self.current.extend_from_slice(&bytes[..fits]);
-            bytes = &bytes[fits..];
-            self.send_if_full()?;
-        }
-        Ok(())
-    }
-
-    /// Reads up to `most` bytes from `file` straight into the current block.
-    fn read_from(&mut self, file: &mut File, most: u64) -> Result<io::Result<u64>, HungUp> {
-        let room = (gzip::BLOCK_BYTES - self.current.len()) as u64;
-        let read = file.take(most.min(room)).read_to_end(&mut self.current);
-        self.send_if_full()?;
-        Ok(read.map(|read| read as u64))
-    }
-
-    fn pad(&mut self, content_bytes: u64) -> Result<(), HungUp> {
-        let rest = (content_bytes % header::BLOCK_BYTES as u64) as usize;
-        if rest == 0 { Ok(()) } else { self.write(&[0; header::BLOCK_BYTES][rest..]) }
-    }
-
-    fn send_if_full(&mut self) -> Result<(), HungUp> {
-        if self.current.len() < gzip::BLOCK_BYTES { Ok(()) } else { self.send() }
-    }
-
-    fn send(&mut self) -> Result<(), HungUp> {
-        let next = Vec::with_capacity(gzip::BLOCK_BYTES);
-        let block = Arc::new(std::mem::replace(&mut self.current, next));
-        let (slot, member) = bounded(1);
-        self.to_store.send(member).map_err(|_| HungUp)?;
-        self.to_hash.send(Arc::clone(&block)).map_err(|_| HungUp)?;
-        self.to_compress.send((block, slot)).map_err(|_| HungUp)
-    }
-
-    fn finish(mut self) -> Result<(), HungUp> {
-        self.write(&[0; END_BYTES])?;
-        if self.current.is_empty() { Ok(()) } else { self.send() }
-    }
-}
-
 fn write_tar(ready: &Receiver<Entry<'_>>, root: &Root, times: Times, mut blocks: Blocks) -> Result<(), Error> {
     let mut opener = Opener { root, last: None };
     for Entry { path, change, content } in ready {
@@ -327,7 +252,7 @@ fn write_tar(ready: &Receiver<Entry<'_>>, root: &Root, times: Times, mut blocks:
         blocks.write(&header)?;
         let Member::Node(&Node { kind: Kind::File { size, .. }, .. }) = member else { continue };
         match content {
-            Some(content) => blocks.write(&content.recv().map_err(|_| HungUp)??)?,
+            Some(content) => blocks.write(&content.recv().map_err(|_| Error::Stopped)??)?,
             None if size > 0 => stream_file(path, size, opener.open(path)?, &mut blocks)?,
             None => {}
         }
@@ -349,29 +274,4 @@ fn stream_file(path: &ImagePath, size: u64, mut file: File, blocks: &mut Blocks)
     }
     let beyond = file.read(&mut [0]).map_err(failed)?;
     same_size(path, size, size + beyond as u64)
-}
-
-fn hash_blocks(blocks: &Receiver<Arc<Vec<u8>>>) -> DiffId {
-    let mut passed = Sha256Stream::new();
-    for block in blocks {
-        passed.update(&block);
-    }
-    passed.finish().into()
-}
-
-fn compress_blocks(work: &Receiver<Work>, level: Level) {
-    let mut members = Members::new(level);
-    for (block, slot) in work {
-        // the store hung up: it has an error of its own
-        let _ = slot.send(members.compress(&block));
-    }
-}
-
-fn store_blocks(members: &Receiver<Receiver<Vec<u8>>>, blob: &mut BlobWriter) -> Result<(), Error> {
-    for member in members {
-        // a slot without a sender: the tar ended early, and has the reason
-        let Ok(member) = member.recv() else { return Ok(()) };
-        blob.write_all(&member).map_err(|source| blob.error("write", source))?;
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ mod attacks;
 mod bad_input;
 mod bases;
 mod command_line;
+mod compression;
 mod conformance;
 mod demo;
 mod drop_in;
