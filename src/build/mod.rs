@@ -20,6 +20,7 @@ mod plan;
 mod planner;
 mod request;
 mod schedule;
+mod scratch;
 mod site;
 mod stage;
 mod stages;
@@ -41,12 +42,9 @@ pub use request::{
 pub use variables::{GlobalScope, StageScope};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-
-use tempfile::TempDir;
 
 use crate::blobs::BlobStore;
 use crate::context::{self, Context, git, ignore_file, ignore_file_for};
@@ -63,6 +61,7 @@ use crate::tree::ImagePath;
 use base::UnpackedImages;
 use fetching::Arrivals;
 use place::{Admitted, Places};
+use scratch::Scratch;
 use site::Site;
 use stage::Warnings;
 
@@ -95,7 +94,7 @@ pub fn run(request: &Request) -> Result<Outcome, Error> {
 
 fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outcome, Error> {
     let admitted = Admitted::ask(request, stop)?;
-    let scratch = scratch(&request.work_dir)?;
+    let scratch = Scratch::make(&request.work_dir)?;
     let places = Places::choose(request, admitted, scratch.path(), stop)?;
     let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
     let context = open_context(request, &http, scratch.path(), stop)?;
@@ -155,13 +154,6 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         places.cleanup(request, &before)?;
     }
     Ok(Outcome { digest: built.digest })
-}
-
-/// A directory of the work directory for what nobody needs when the build has ended, however it does.
-fn scratch(work_dir: &Path) -> Result<TempDir, Error> {
-    fs::create_dir_all(work_dir)
-        .and_then(|()| tempfile::Builder::new().prefix("build-").tempdir_in(work_dir))
-        .map_err(|source| Error::WorkDirectory { path: work_dir.to_path_buf(), source })
 }
 
 /// Opens the build context; what is no directory yet becomes one below `scratch`.

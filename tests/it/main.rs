@@ -9,6 +9,7 @@ mod command_line;
 mod compression;
 mod conformance;
 mod demo;
+mod docs;
 mod drop_in;
 mod end_to_end;
 mod flags;

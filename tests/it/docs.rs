@@ -1,0 +1,29 @@
+//! The pages of `docs/` name tests that are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+#[test]
+fn faults_are_shown_by_tests_that_are_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(repository.join("docs/faults.md")).expect("there");
+    let named = Regex::new(r"`((?:[a-z_]+::)+)([a-z_]+)`").expect("a pattern");
+    let mut count = 0;
+    for (whole, [place, test]) in named.captures_iter(&page).map(|captures| captures.extract()) {
+        let parts: Vec<&str> = place.split("::").filter(|part| !part.is_empty()).collect();
+        let file: PathBuf = match &parts[..] {
+            [module] => repository.join("tests/it").join(module),
+            [rooms @ .., "tests"] => repository.join("src").join(rooms.join("/")),
+            _ => panic!("{whole} is in no place for tests"),
+        };
+        let text = fs::read_to_string(file.with_extension("rs")).unwrap_or_else(|error| panic!("{whole}: {error}"));
+        assert!(
+            text.contains(&format!("#[test]\n    fn {test}()")) || text.contains(&format!("#[test]\nfn {test}()")),
+            "{whole}"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
