@@ -73,7 +73,11 @@ fn layers_are_compressed_as_asked_for_and_read_by_others() {
         // as our own reader in the tests sees it, which checks the diff IDs
         let flat = flat::read_tarball(&result.join("image.tar")).expect("a tarball");
         flat.assert_text("/said", "said\n");
-        read_by_others(&world, name, &result, &layout, ours);
+        read_by_others(&world, name, &result);
+        // skopeo and umoci look for the image spec's manifests in layouts, and see no other
+        if manifest_type == media_type::OCI_MANIFEST {
+            layout_is_read_by_others(name, &result, &layout, ours);
+        }
     }
 }
 
@@ -81,9 +85,9 @@ fn is_tar(blob: &[u8]) -> bool {
     blob.get(257..262) == Some(b"ustar")
 }
 
-/// An image that was pushed, saved and laid out is read by skopeo, podman and umoci.
+/// An image that was pushed and saved is read by skopeo and podman.
 #[track_caller]
-fn read_by_others(world: &World, name: &str, result: &Path, layout: &Path, ours: &str) {
+fn read_by_others(world: &World, name: &str, result: &Path) {
     let image = format!("{}/{name}:1", world.registry.host());
     let cat = |reference: &str| {
         let mut podman = world.podman.run_container(BUILD_LIMIT);
@@ -96,16 +100,20 @@ fn read_by_others(world: &World, name: &str, result: &Path, layout: &Path, ours:
     assert_eq!(cat(&image), "said", "{name}: loaded");
     world.podman.remove_image(&image);
 
-    for (from, to) in [
-        (format!("docker://{image}"), "from-registry"),
-        (format!("oci:{}:1", layout.display()), "from-layout"),
-        (format!("docker-archive:{}", result.join("image.tar").display()), "from-archive"),
-    ] {
-        let place = result.join(to);
-        run(Command::new("skopeo")
-            .args(["copy", "--quiet", "--src-tls-verify=false"])
-            .args([from, format!("oci:{}:1", place.display())]));
-    }
+    skopeo_copies(&format!("docker://{image}"), &result.join("from-registry"));
+    skopeo_copies(&format!("docker-archive:{}", result.join("image.tar").display()), &result.join("from-archive"));
+}
+
+#[track_caller]
+fn skopeo_copies(from: &str, to: &Path) {
+    let to = format!("oci:{}:1", to.display());
+    run(Command::new("skopeo").args(["copy", "--quiet", "--src-tls-verify=false", from, &to]));
+}
+
+/// The same of an image that was laid out, with umoci.
+#[track_caller]
+fn layout_is_read_by_others(name: &str, result: &Path, layout: &Path, ours: &str) {
+    skopeo_copies(&format!("oci:{}:1", layout.display()), &result.join("from-layout"));
     let bundle = result.join("bundle");
     let mut umoci = Command::new("umoci");
     umoci.args(["unpack", "--image", &format!("{}:1", layout.display())]).arg(&bundle);
