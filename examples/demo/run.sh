@@ -7,6 +7,8 @@ demo=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$demo/../.." && pwd)
 cd "$repository"
 [ -n "${EXECUTOR:-}" ] || EXECUTOR=$("$repository/examples/build.sh" release executor)
+# builds begin elsewhere
+EXECUTOR=$(realpath "$EXECUTOR")
 
 result=${RESULT:-$repository/target/demo}
 mkdir -p "$result"
