@@ -57,6 +57,7 @@ bench: setup
 	"$$harness" index && \
 	$(SUDO) "$$harness" snapshot && \
 	$(SUDO) "$$harness" tracking && \
+	$(SUDO) "$$harness" stages --executor "$$executor" && \
 	$(SUDO) "$$harness" builds --executor "$$executor" --json target/bench.json --baseline buildah \
 		$(addprefix --builder ,kanna kanna-fanotify kanna-inotify kanna-walk kanna-redo kanna-time buildah) $(BENCH)
 

@@ -32,6 +32,8 @@ pub(super) enum Command {
     Snapshot(Snapshot),
     /// Prints what being watched costs commands that work on many files, under each tracker; needs tar
     Tracking(Tracking),
+    /// Prints what building independent stages at the same time gains; needs busybox-static, and root or a user namespace
+    Stages(Stages),
     /// Prints how many instructions parsing an event, finding a path and other hot paths take; needs valgrind
     Counts(Counts),
 }
@@ -146,6 +148,28 @@ pub(super) struct Tracking {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repeat: u32,
     /// Folder for the root
+    #[arg(long, value_name = "PATH", default_value = "target")]
+    pub(super) work: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stages {
+    /// kanna's executor
+    #[arg(long, value_name = "PATH")]
+    pub(super) executor: PathBuf,
+    /// Stages of equal work
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) stages: u32,
+    /// Stages at the same time, beside one
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(super) jobs: u32,
+    /// To what each stage counts
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    pub(super) iterations: u32,
+    /// Builds of each kind
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) repeat: u32,
+    /// Folder for all that is written
     #[arg(long, value_name = "PATH", default_value = "target")]
     pub(super) work: PathBuf,
 }

@@ -23,6 +23,7 @@ mod measure;
 mod registry;
 mod report;
 mod snapshots;
+mod stages;
 mod tracking;
 mod workload;
 mod written;
@@ -121,6 +122,12 @@ pub enum Error {
         /// How many it tells of.
         told: usize,
     },
+    /// An image that depends on timing is worthless, however soon it is there.
+    #[error("with --jobs={jobs}, the image is another one")]
+    OtherImage {
+        /// How many stages were built at the same time.
+        jobs: u32,
+    },
     /// A hot path is longer than it was.
     #[error("{what} takes {instructions} instructions, and must take at most {most}")]
     Slower {
@@ -167,6 +174,7 @@ pub fn harness(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Index(wanted) => index::run(wanted, &mut io::stdout()),
         Command::Snapshot(wanted) => snapshots::run(wanted, &mut io::stdout()),
         Command::Tracking(wanted) => tracking::run(wanted, &mut io::stdout()),
+        Command::Stages(wanted) => stages::run(wanted, &mut io::stdout()),
         Command::Counts(wanted) => counts::run(wanted, &mut io::stdout()),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

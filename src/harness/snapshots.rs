@@ -119,7 +119,7 @@ impl World {
         let collected = watching.collect(&self.index, &self.ignored);
         let taken =
             snapshot::take(collected, SnapshotMode::Full, &self.root, &mut self.index, &self.ignored, self.threads);
-        let Snapshot { changeset, work, handed_over } = taken.map_err(Error::Snapshot)?;
+        let Snapshot { changeset, work, handed_over, .. } = taken.map_err(Error::Snapshot)?;
         let snapshot = cpu_milliseconds() - written;
         let told = changeset.iter().filter(|(_, change)| !matches!(change, Change::Parent(_)));
         let told: Vec<&ImagePath> = told.map(|(path, _)| path).collect();

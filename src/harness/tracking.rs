@@ -124,7 +124,7 @@ impl World {
         // what is read of the files would be the same under all
         let (mode, threads) = (SnapshotMode::Redo, self.threads);
         let taken = snapshot::take(collected, mode, &self.root, &mut self.index, &self.ignored, threads);
-        let Snapshot { changeset, work, handed_over } = taken.map_err(Error::Snapshot)?;
+        let Snapshot { changeset, work, handed_over, .. } = taken.map_err(Error::Snapshot)?;
         let snapshot = cpu_milliseconds_of(UsageWho::RUSAGE_SELF) - ended;
         if changeset.is_empty() {
             return Err(Error::WrongSnapshot { changed: 1, told: 0 });

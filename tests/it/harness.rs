@@ -157,6 +157,21 @@ fn what_being_watched_costs_a_command() {
 }
 
 #[test]
+fn what_stages_at_the_same_time_gain() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("namespaces", "only root may surely make them");
+    }
+    let work = folder("harness").join("stages");
+    let work_path = work.to_str().expect("cargo's folder is text");
+    let executor = env!("CARGO_BIN_EXE_executor");
+    let small = ["stages", "--executor", executor, "--stages=3", "--iterations=10", "--repeat=1", "--work", work_path];
+    let told = harness(&small).success("harness stages").stdout;
+    let rows: Vec<&str> = told.lines().filter(|line| line.starts_with("| 1 |") || line.starts_with("| 2 |")).collect();
+    assert!(rows.len() == 2 && rows[0].ends_with("| 1.00 |"), "{told}");
+    assert_eq!(fs::read_dir(&work).expect("a folder").count(), 0, "left behind");
+}
+
+#[test]
 fn a_path_of_the_index_takes_at_most_170_bytes() {
     let told = harness(&["index", "--files=20000"]).success("harness index").stdout;
     let line = told.lines().find_map(|line| line.strip_prefix("bytes a path, asked for: ")).expect("it is told");
