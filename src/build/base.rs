@@ -49,7 +49,7 @@ impl Builder<'_> {
         loop {
             let tried = while_fetching(&world, image, |order| self.unpack(&blobs, order));
             let failure = match tried {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(self.site.restore_surveyed()?),
                 Err(failure) if more_tries == 0 || !failure.may_pass() => failure,
                 Err(failure) => {
                     more_tries -= 1;
@@ -94,10 +94,11 @@ impl Builder<'_> {
 
     fn look(&mut self, candidates: Candidates) -> Result<Changeset, Error> {
         let threads = self.world.threads().get();
-        let Site { place, index, ctime, .. } = &mut self.site;
+        let Site { place, index, ctime, sockets, .. } = &mut self.site;
         let collected = Collected { candidates, ctime: *ctime, events: 0, handles_opened: 0 };
         let all = place.ignored.untouchable_only();
         let taken = snapshot::take(collected, SnapshotMode::Full, &place.root, index, &all, threads)?;
+        sockets.extend(taken.sockets);
         Ok(taken.changeset)
     }
 
@@ -134,6 +135,7 @@ impl Builder<'_> {
             return Ok(None);
         }
         let is_as_its_image = self.learn_all()?;
+        self.site.remove_sockets()?;
         // whoever is built on it wants all of it, and otherwise nothing need be copied
         let stays = is_as_its_image && plan.is_built_on(number);
         self.site.holds = stays.then_some(number);

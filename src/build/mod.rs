@@ -1,8 +1,9 @@
 //! The story: from a Dockerfile to an image.
 //!
-//! Parse, plan (all variables resolved, every step's effect known, what is not supported refused), then stage after stage:
-//! bring the root to the base, run each step, snapshot, write the layer; in the end assemble config and manifest and hand
-//! them to the outputs.
+//! Parse, plan (all variables resolved, every step's effect known, what is not supported refused), then each stage when those
+//! that it needs are done, several at the same time where each can have a root of its own: bring the root to the base, run
+//! each step, snapshot, write the layer, keep what others copy; in the end assemble config and manifest and hand them to the
+//! outputs.
 //!
 //! Not here: flags (`cli`), how any of it is done (the rooms below).
 

@@ -155,7 +155,10 @@ impl<'a> Stages<'a> {
     /// Ends what is being built: nobody wants it any longer.
     fn stop(&self) {
         self.world.stop.ask();
-        self.world.supervisor.give_up();
+        // where a signal asked us to end, the commands have heard of it, and have a while to end by themselves
+        if self.world.supervisor.was_stopped().is_none() {
+            self.world.supervisor.give_up();
+        }
     }
 
     fn stage(&self, number: usize) -> &'a Stage {

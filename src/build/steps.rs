@@ -134,7 +134,7 @@ impl Builder<'_> {
             environment.push((b"HOME".to_vec(), user.home.clone()));
         }
         let mut words: Vec<Vec<u8>> = step.words.iter().map(|word| word.clone().into_bytes()).collect();
-        let Site { place, index, tracker, ctime, .. } = &mut self.site;
+        let Site { place, index, tracker, ctime, sockets, .. } = &mut self.site;
         let script =
             step.script.as_ref().map(|script| place.write_script(script.content.as_bytes(), request)).transpose();
         let script = script.map_err(StepError::Script)?;
@@ -176,6 +176,7 @@ impl Builder<'_> {
         };
         let taken = take(collected, mode, &place.root, index, &place.ignored, self.world.threads().get())?;
         tracing::info!("{}", taken.summary(index));
+        sockets.extend(taken.sockets);
         Ok(taken.changeset)
     }
 

@@ -27,8 +27,13 @@ impl Look<'_> {
         let observed = stat.observed;
         self.follow_links(id, Some(&observed), outcome);
         if stat.file_type == FileType::Socket {
-            if id.is_some_and(|id| self.index.node(id).kind != Kind::Socket) {
-                outcome.findings.gone.push(path);
+            match id {
+                Some(id) if self.index.node(id).kind == Kind::Socket => {}
+                Some(_) => {
+                    outcome.findings.sockets.push(path.clone());
+                    outcome.findings.gone.push(path);
+                }
+                None => outcome.findings.sockets.push(path),
             }
             return Ok(());
         }

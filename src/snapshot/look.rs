@@ -51,6 +51,8 @@ pub(super) struct Findings {
     pub(super) unchanged: Vec<Unchanged>,
     /// Paths of the index of which nothing is left; what was below them is not listed.
     pub(super) gone: Vec<ImagePath>,
+    /// Sockets that the index does not know; they are in no layer.
+    pub(super) sockets: Vec<ImagePath>,
     pub(super) work: Work,
 }
 
@@ -59,6 +61,7 @@ impl Findings {
         self.changed.append(&mut other.changed);
         self.unchanged.append(&mut other.unchanged);
         self.gone.append(&mut other.gone);
+        self.sockets.append(&mut other.sockets);
         self.work += other.work;
     }
 

@@ -48,9 +48,9 @@ mod tests;
 mod tracker;
 mod verify;
 
-use std::io;
 use std::ops::AddAssign;
 use std::time::Duration;
+use std::{io, mem};
 
 pub use chosen::{ChangeTracker, ChosenTracker, ChosenWatching, UnknownTracker};
 pub use ctime::Distrust;
@@ -104,6 +104,8 @@ pub enum Error {
 pub struct Snapshot {
     /// The difference between the index and the root.
     pub changeset: Changeset,
+    /// Sockets that came: they are on disk, in no layer and not in the index.
+    pub sockets: Vec<ImagePath>,
     /// The cost.
     pub work: Work,
     /// Why more was looked at than the tracker listed.
@@ -187,13 +189,14 @@ pub fn take(
     };
     let evidence = if ctime.is_ok() { Evidence::Ctime } else { Evidence::Content };
     let look = Look::new(root, index, ignored, mode, evidence);
-    let findings = on_threads(threads, || look.at(candidates))??;
+    let mut findings = on_threads(threads, || look.at(candidates))??;
+    let sockets = mem::take(&mut findings.sockets);
     let work = Work { events, handles_opened, ..findings.work };
     let changeset = changes::apply(index, ignored, findings);
     let distrust = ctime.err().map(tracing::field::display);
     let cpu_ms = cpu_time().saturating_sub(began).as_millis();
     tracing::debug!(changes = changeset.len(), ?handed_over, distrust, ?work, cpu_ms, "snapshot taken");
-    Ok(Snapshot { changeset, work, handed_over })
+    Ok(Snapshot { changeset, sockets, work, handed_over })
 }
 
 /// The slow and obvious snapshot: looks at every path, believes no ctime, reads every file. Leaves the index as it is,
@@ -206,10 +209,11 @@ pub fn judge(
     threads: usize,
 ) -> Result<Snapshot, Error> {
     let look = Look::new(root, index, ignored, mode, Evidence::Content);
-    let findings = on_threads(threads, || look.at(Candidates::Everything(LostTrack::NotWatched)))??;
+    let mut findings = on_threads(threads, || look.at(Candidates::Everything(LostTrack::NotWatched)))??;
+    let sockets = mem::take(&mut findings.sockets);
     let work = findings.work;
     let changeset = changes::apply(&mut index.clone(), ignored, findings);
-    Ok(Snapshot { changeset, work, handed_over: None })
+    Ok(Snapshot { changeset, sockets, work, handed_over: None })
 }
 
 /// What all threads of the process have used so far.

@@ -36,12 +36,22 @@ RUN for i in $(seq 300); do echo $i >/beside/$i; done; rm -rf /etc/passwd /var; 
 FROM base AS named
 ENV NAME=value
 
+FROM scratch AS bare
+COPY --from=busybox:base /bin /bin
+RUN chmod 700 /etc && chown 3:4 /etc && mkdir /etc/own
+
+FROM scratch AS barer
+COPY --from=busybox:base /bin /bin
+RUN stat -c '%n %a %u %g' / /etc >/etc.list; ls /etc >>/etc.list
+
 FROM busybox:base
 COPY --from=left /shared /left
 COPY --from=right /right /shared /right/
 COPY --from=alone / /alone/
 COPY --from=beside /beside /beside
 COPY --from=named /shared/empty /named
+COPY --from=bare /etc/own /own
+COPY --from=barer /etc.list /
 RUN find / -xdev >/found; grep -v -E '^/(proc|sys|dev)' /found | sort | xargs stat -c '%n %a %u %g %h' >/list; cat /list
 ";
 
@@ -95,14 +105,19 @@ fn a_stage_that_fails_ends_the_others() {
 fn a_signal_ends_all_stages() {
     let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
     let word = format!("{}", 9_000_000 + std::process::id());
-    let stage = |name: &str| format!("FROM busybox:base AS {name}\nRUN (setsid sleep {word} &) ; sleep {word}\n");
-    let dockerfile =
-        format!("{}{}{}", stage("one"), stage("two"), "FROM scratch\nCOPY --from=one /a /\nCOPY --from=two /b /\n");
+    // one ends at once, the other in its own time
+    let dockerfile = format!(
+        "FROM busybox:base AS one\nRUN (setsid sleep {word} &) ; sleep {word}\n\
+         FROM busybox:base AS two\nRUN trap 'sleep 1; echo goodbye; exit 3' TERM; (setsid sleep {word} &); sleep {word} & wait\n\
+         FROM scratch\nCOPY --from=one /a /\nCOPY --from=two /b /\n"
+    );
     let context = machine.context("context", &dockerfile);
     let home = machine.own("home");
     let mut command = machine.as_root(&home);
     build_command(&mut command, &world, &context).arg("--jobs=2");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let output = machine.path("output");
+    let stdout = fs::File::create(&output).expect("created");
+    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null()).spawn().expect("started");
     let begun = Instant::now();
     while processes_with(&format!("sleep\0{word}")).len() < 4 {
         assert!(begun.elapsed() < LIMIT && child.try_wait().expect("ours").is_none(), "the commands did not start");
@@ -111,6 +126,7 @@ fn a_signal_ends_all_stages() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
     assert_eq!(child.wait().expect("ended").code(), Some(143));
+    assert_eq!(fs::read_to_string(&output).expect("written"), "[two 1/1] goodbye\n");
     assert!(processes_with(&word).is_empty(), "{:?}", processes_with(&word));
     assert_nothing_left(&home);
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("a proc file system");
