@@ -297,19 +297,41 @@ fn sources_and_destination(
     if Heredoc::is_word(&destination) {
         return Err(Fault::HeredocDestination(name));
     }
-    let mut bodies: HashMap<String, VecDeque<Heredoc>> = HashMap::new();
-    for heredoc in heredocs {
-        bodies.entry(heredoc.name.clone()).or_default().push_back(heredoc);
-    }
+    let mut bodies = Bodies::new(heredocs);
     let source = |word: Word| match Opening::parse(&word) {
         Ok(Some(opening)) => {
-            // Of two with one name the later file replaces the earlier, so each takes its own body.
-            let body = bodies.get_mut(&opening.name).and_then(VecDeque::pop_front);
-            CopySource::Heredoc(body.unwrap_or_else(|| opening.with_body(String::new())))
+            CopySource::Heredoc(bodies.take(&opening.name).unwrap_or_else(|| opening.with_body(String::new())))
         }
         _ => CopySource::Path(word),
     };
     Ok((words.into_iter().map(source).collect(), destination))
+}
+
+/// The bodies of a statement's heredocs. Of two with one name the later file replaces the earlier, so each takes its own.
+enum Bodies {
+    /// By far the most frequent.
+    AtMostOne(Option<Heredoc>),
+    Many(HashMap<String, VecDeque<Heredoc>>),
+}
+
+impl Bodies {
+    fn new(mut heredocs: Vec<Heredoc>) -> Bodies {
+        if heredocs.len() < 2 {
+            return Bodies::AtMostOne(heredocs.pop());
+        }
+        let mut many: HashMap<String, VecDeque<Heredoc>> = HashMap::new();
+        for heredoc in heredocs {
+            many.entry(heredoc.name.clone()).or_default().push_back(heredoc);
+        }
+        Bodies::Many(many)
+    }
+
+    fn take(&mut self, name: &str) -> Option<Heredoc> {
+        match self {
+            Bodies::AtMostOne(body) => body.take_if(|body| body.name == name),
+            Bodies::Many(many) => many.get_mut(name)?.pop_front(),
+        }
+    }
 }
 
 fn healthcheck(statement: Statement<'_>) -> Result<Instruction, Fault> {
@@ -340,7 +362,7 @@ fn healthcheck(statement: Statement<'_>) -> Result<Instruction, Fault> {
         },
         _ => return Err(Fault::BadHealthcheck(kind.to_owned())),
     };
-    Ok(Instruction::Healthcheck(check))
+    Ok(Instruction::Healthcheck(Box::new(check)))
 }
 
 fn duration_flag(flags: &mut Flags, name: &'static str) -> Result<i64, Fault> {

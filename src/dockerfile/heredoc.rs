@@ -46,8 +46,11 @@ impl Opening {
         if name.is_empty() || name.contains('<') {
             return Ok(None);
         }
-        if name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')) {
+        if is_plain(name) {
             return Ok(Some(Opening { name: name.to_owned(), strip_tabs, expand: true }));
+        }
+        if let Some(quoted) = in_quotes(name).filter(|quoted| !quoted.is_empty() && is_plain(quoted)) {
+            return Ok(Some(Opening { name: quoted.to_owned(), strip_tabs, expand: false }));
         }
         let bad_name = |_: ExpandError| Fault::BadHeredocName(name.to_owned());
         let plain = lex(name, Quotes::Remove, false).map_err(bad_name)?;
@@ -67,12 +70,20 @@ impl Heredoc {
 
 /// The heredocs that a line opens, in order. A line that cannot be split into words opens none, as in BuildKit.
 pub(super) fn openings(line: &str) -> Result<Vec<Opening>, Fault> {
-    let Ok(split) = lex(line, Quotes::Keep, true) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for word in &split.words {
-        found.extend(Opening::parse(word)?);
+    if has_plain_words(line) {
+        return openings_in(line.split_whitespace());
     }
-    Ok(found)
+    let Ok(split) = lex(line, Quotes::Keep, true) else { return Ok(Vec::new()) };
+    openings_in(split.words.iter().map(String::as_str))
+}
+
+fn openings_in<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<Opening>, Fault> {
+    words.filter_map(|word| Opening::parse(word).transpose()).collect()
+}
+
+/// White space alone divides the line: no quote, escape or variable, and no blank after `<<`, which would belong to the word.
+fn has_plain_words(line: &str) -> bool {
+    !line.contains(['\'', '"', '$', ESCAPE]) && !line.contains("<< ") && !line.contains("<<\t")
 }
 
 /// Without the tabs at the start.
@@ -83,6 +94,16 @@ pub(super) fn without_tabs(line: &[u8]) -> &[u8] {
 
 fn lex(text: &str, quotes: Quotes, keep_escapes: bool) -> Result<Expansion, ExpandError> {
     Expander { lookup: &|_| None, escape: ESCAPE, quotes, keep_escapes, keep_unset: true }.expand(text)
+}
+
+/// Nothing in it means anything to a shell.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+/// What stands between a quote at the start and the same quote at the end.
+fn in_quotes(name: &str) -> Option<&str> {
+    ['\'', '"'].into_iter().find_map(|quote| name.strip_prefix(quote)?.strip_suffix(quote))
 }
 
 fn quotes_in(word: &str) -> usize {
@@ -104,6 +125,9 @@ mod tests {
             ("RUN <<'EOF'", &[("EOF", false, false)]),
             ("RUN <<-\"EOF\"", &[("EOF", true, false)]),
             ("RUN <<EO'F'", &[("EOF", false, false)]),
+            ("RUN <<''", &[]),
+            ("RUN <<'", &[]),
+            ("RUN <<'E\"", &[]),
             ("RUN <<eo\\'f", &[("eo'f", false, true)]),
             ("RUN <<'e'o\\'f", &[("eo'f", false, false)]),
             ("RUN <<'one two'", &[("one two", false, false)]),
@@ -123,6 +147,25 @@ mod tests {
             let found = openings(line).expect(line);
             let found: Vec<_> = found.iter().map(|h| (h.name.as_str(), h.strip_tabs, h.expand)).collect();
             assert_eq!(found, *expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn plain_words_are_those_that_the_lexer_finds() {
+        for line in [
+            "RUN <<EOF",
+            "RUN 3<<-E.x >a <<_",
+            "COPY\t<<a\u{a0}<<b\x0b/x",
+            "RUN <<<E <<\x0bE",
+            "RUN <<",
+            "  <<E<<F < <",
+            "",
+        ] {
+            assert!(has_plain_words(line), "{line}");
+            assert_eq!(lex(line, Quotes::Keep, true).expect(line).words, line.split_whitespace().collect::<Vec<_>>());
+        }
+        for line in ["RUN << E", "RUN <<\tE", "RUN '<<E F'", "RUN \"<<E\"", "RUN $a <<E", "RUN a\\ <<E"] {
+            assert!(!has_plain_words(line), "{line}");
         }
     }
 

@@ -110,7 +110,7 @@ pub enum Instruction {
     /// The signal that stops a container.
     StopSignal(Word),
     /// How to find out whether a container is healthy.
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// A trigger for images built on this one, as the image config keeps it, heredocs after it. As in BuildKit, only its
     /// first word and its JSON list are checked here; the rest is when an image is built on this one.
     OnBuild(String),

@@ -102,7 +102,7 @@ fn arguments_are_divided_as_each_instruction_wants() {
         ("MAINTAINER A <b@c>", I::Maintainer("A <b@c>".into())),
         ("ONBUILD  run x  y", I::OnBuild("run x  y".into())),
         ("ONBUILD COPY <<E /x\n$v\nE", I::OnBuild("COPY <<E /x\n$v\nE".into())),
-        ("HEALTHCHECK none", I::Healthcheck(Healthcheck::None)),
+        ("HEALTHCHECK none", I::Healthcheck(Box::new(Healthcheck::None))),
     ] {
         assert_eq!(instruction(line), expected, "{line}");
     }
@@ -136,11 +136,12 @@ fn flags_are_typed() {
         ..CopyFlags::default()
     };
     assert_eq!(add.flags, expected);
-    let Instruction::Healthcheck(Healthcheck::Cmd { command, flags }) = instruction(
+    let Instruction::Healthcheck(check) = instruction(
         "HEALTHCHECK --interval=1m30s --timeout=0 --start-period=10s --start-interval=2s --retries=4 cmd [\"a\"]",
     ) else {
         panic!("HEALTHCHECK")
     };
+    let Healthcheck::Cmd { command, flags } = *check else { panic!("CMD") };
     assert_eq!(command, ShellOrExec::Exec(strings(&["a"])));
     let second = 1_000_000_000;
     let expected = HealthcheckFlags {
