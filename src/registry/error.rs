@@ -106,8 +106,8 @@ pub enum Fault {
     WrongDigest {
         /// What was asked for.
         expected: Digest,
-        /// What came, or what the server says came.
-        found: String,
+        /// What came, or what the server says came or was taken.
+        found: Digest,
     },
     /// A blob that is not what its descriptor says.
     #[error(transparent)]

@@ -151,7 +151,7 @@ async fn image_from(session: &Session<'_>, reference: &Reference, platform: &Pla
     Err(Error::Answer { what: format!("pull {image}"), fault: Fault::Nested(NESTING) })
 }
 
-struct Got {
+pub(super) struct Got {
     bytes: Vec<u8>,
     digest: Digest,
     media_type: String,
@@ -164,7 +164,7 @@ pub(super) enum Content {
     Index(Index),
 }
 
-async fn fetch_manifest(session: &Session<'_>, name: &str, asked: Option<Digest>) -> Result<Got, Error> {
+pub(super) async fn fetch_manifest(session: &Session<'_>, name: &str, asked: Option<Digest>) -> Result<Got, Error> {
     let separator = if asked.is_some() { '@' } else { ':' };
     let what = format!("get manifest {}{separator}{name}", session.place.name());
     let ask = Ask {
@@ -175,25 +175,30 @@ async fn fetch_manifest(session: &Session<'_>, name: &str, asked: Option<Digest>
         body: Body::None,
         mount_from: None,
     };
-    let (response_type, header_digest, bytes) = session
+    let ((response_type, said), bytes) = session
         .read(&ask, MANIFEST_BYTES, |response| {
-            let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
-            (text(CONTENT_TYPE.as_str()), text("docker-content-digest"))
+            let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            (kind.unwrap_or_default().to_owned(), digest_header(response))
         })
-        .await
-        .map(|((content_type, digest), bytes)| (content_type, digest, bytes))?;
+        .await?;
     let fault = |fault| Error::Answer { what: what.clone(), fault };
     let digest = Digest::of(&bytes);
+    let wrong = |expected: Digest, found: Digest| {
+        if found == expected { Ok(()) } else { Err(fault(Fault::WrongDigest { expected, found })) }
+    };
     if let Some(expected) = asked {
-        let said = header_digest.filter(|said| *said != expected.to_string());
-        let found = if digest == expected { said } else { Some(digest.to_string()) };
-        if let Some(found) = found {
-            return Err(fault(Fault::WrongDigest { expected, found }));
-        }
+        wrong(expected, digest)?;
+        wrong(expected, said.unwrap_or(expected))?;
     }
-    let response_type = response_type.unwrap_or_default();
     let (media_type, content) = parse(&bytes, &response_type).map_err(fault)?;
+    // a tag promises nothing, but a server that says of what it speaks must speak of that
+    wrong(said.unwrap_or(digest), digest)?;
     Ok(Got { bytes, digest, media_type, content })
+}
+
+/// What a registry says that the digest of a manifest is (distribution spec, `Docker-Content-Digest`), if we know the algorithm.
+pub(super) fn digest_header(response: &Response) -> Option<Digest> {
+    response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 async fn fetch_config(session: &Session<'_>, config: &Descriptor) -> Result<Vec<u8>, Error> {

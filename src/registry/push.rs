@@ -11,9 +11,9 @@ use tokio_util::io::ReaderStream;
 
 use super::download::{self, TRANSFERS_AT_ONCE};
 use super::endpoint::{Access, Place};
-use super::error::Error;
+use super::error::{Error, Fault};
 use super::progress::Progress;
-use super::pull::{RemoteImage, bytes_body};
+use super::pull::{RemoteImage, bytes_body, digest_header, fetch_manifest};
 use super::transport::{Ask, Body, Session, Transport, pause};
 use crate::blobs::BlobStore;
 use crate::http::{self, chain};
@@ -228,7 +228,16 @@ async fn manifest(
     }
     put.body = bytes_body(image.manifest);
     match session.send(&put).await {
-        Ok(_) => Ok(()),
+        Ok(response) => match digest_header(&response) {
+            Some(found) if found != digest => {
+                Err(Error::Answer { what: put.what, fault: Fault::WrongDigest { expected: digest, found } })
+            }
+            // distribution spec, "Pushing Manifests"; others say yes to everything
+            None if response.status() != StatusCode::CREATED => {
+                fetch_manifest(session, &digest.to_string(), Some(digest)).await.map(drop)
+            }
+            _ => Ok(()),
+        },
         Err(error) if session.transport.settings.ignore_immutable_tag_errors && is_immutable_tag(&error) => {
             tracing::info!("{}; the tag stays as it is", chain(&error));
             Ok(())

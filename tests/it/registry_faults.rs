@@ -185,12 +185,7 @@ fn a_download_goes_on_where_it_broke_off() {
             if !is_layer(request) {
                 return None;
             }
-            if before == 0 {
-                return Some(Reply::new(200, layer()).ending(ending));
-            }
-            let from = request.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()?;
-            let range = format!("bytes {from}-{}/{}", layer().len() - 1, layer().len());
-            Some(Reply::new(206, &layer()[from..]).header("Content-Range", range))
+            if before == 0 { Some(Reply::new(200, layer()).ending(ending)) } else { ranged(request) }
         });
         fetch(&server).expect("fetched");
         let seen = server.seen();
@@ -198,6 +193,106 @@ fn a_download_goes_on_where_it_broke_off() {
         let range = again.header("range").expect("a range");
         assert!(range != "bytes=0-" && count(&server, is_layer) == 2, "{range}");
     }
+}
+
+/// What a server with ranges makes of a request for the rest of the layer.
+fn ranged(request: &Request) -> Option<Reply> {
+    let from = request.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()?;
+    let range = format!("bytes {from}-{}/{}", layer().len() - 1, layer().len());
+    Some(Reply::new(206, &layer()[from..]).header("Content-Range", range))
+}
+
+#[test]
+fn a_download_that_gets_on_is_not_given_up() {
+    // far more cuts in a row than there are tries
+    let server = faulty(|request, _| {
+        let cut = Ending::CutAfter(10_000);
+        is_layer(request).then(|| {
+            let whole = || Reply::new(200, layer());
+            let reply = ranged(request).unwrap_or_else(whole);
+            let ending = if reply.body.len() > 10_000 { cut } else { Ending::Whole };
+            reply.ending(ending)
+        })
+    });
+    fetch(&server).expect("fetched");
+    assert_eq!(count(&server, is_layer), 20);
+    // a byte with each try is not getting on
+    let server = faulty(|request, _| {
+        is_layer(request)
+            .then(|| ranged(request).unwrap_or_else(|| Reply::new(200, layer())).ending(Ending::CutAfter(1)))
+    });
+    fetch(&server).expect_err("cut");
+    assert_eq!(count(&server, is_layer), 5);
+}
+
+#[test]
+fn a_server_that_cannot_go_on_from_there_begins_anew() {
+    let elsewhere = || Reply::new(206, &layer()[..9]).header("Content-Range", "bytes 100-108/200000");
+    let another = || Reply::new(206, &layer()[..9]).header("Content-Range", "bytes 70000-199999/300000");
+    let refused = || Reply::new(416, "").header("Content-Range", "bytes */200000");
+    let answers: [fn() -> Reply; 4] = [elsewhere, another, refused, || Reply::new(206, "no word of what this is")];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let server = faulty(move |request, before| match (is_layer(request), before) {
+            (true, 0) => Some(Reply::new(200, layer()).ending(Ending::CutAfter(70_000))),
+            (true, _) => request.header("range").map(|_| answer()),
+            _ => None,
+        });
+        fetch(&server).unwrap_or_else(|error| panic!("{number}: {}", text(&error)));
+        assert_eq!(count(&server, is_layer), 3, "{number}: the first, the rest, all of it");
+    }
+}
+
+#[test]
+fn pieces_that_do_not_belong_together_are_fetched_as_one() {
+    let other = || vec![7; layer().len()];
+    let server = faulty(move |request, before| match (is_layer(request), before) {
+        (true, 0) => Some(Reply::new(200, other()).ending(Ending::CutAfter(70_000))),
+        (true, _) => ranged(request),
+        _ => None,
+    });
+    fetch(&server).expect("fetched");
+    let asked = |request: &Request| is_layer(request) && request.header("range").is_some();
+    assert_eq!((count(&server, is_layer), count(&server, asked)), (3, 1));
+}
+
+#[test]
+fn a_length_that_is_not_that_of_the_blob() {
+    let short = |request: &Request, before: usize| {
+        (is_layer(request) && before == 0).then(|| Reply::new(200, &layer()[..150_000]))
+    };
+    let server = faulty(move |request, before| {
+        short(request, before).or_else(|| if is_layer(request) { ranged(request) } else { None })
+    });
+    fetch(&server).expect("fetched");
+    assert_eq!(count(&server, is_layer), 2);
+    // the connection ends when all is there, whatever else was announced
+    let server = faulty(|request, _| {
+        let announced = [layer(), b"more".to_vec()].concat();
+        is_layer(request).then(|| Reply::new(200, announced).ending(Ending::CutAfter(layer().len())))
+    });
+    fetch(&server).expect("fetched");
+    assert_eq!(count(&server, is_layer), 1);
+}
+
+#[test]
+fn a_download_from_elsewhere_goes_on_there() {
+    let storage = Arc::new(Server::start(|request, before| {
+        let whole = || Reply::new(200, layer()).ending(Ending::CutAfter(70_000));
+        if before == 0 { whole() } else { ranged(request).unwrap_or_else(whole) }
+    }));
+    let target = format!("http://{}/bucket?signature=x", storage.host());
+    let server = faulty(move |request, _| {
+        if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
+            return Some(Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""));
+        }
+        is_layer(request).then(|| Reply::new(307, "").header("Location", target.clone()))
+    });
+    let (_place, client) = client_with_password(&server);
+    fetch_as(&client, &server).expect("fetched");
+    let seen = storage.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|request| request.header("authorization").is_none()), "{seen:?}");
+    assert!(seen[1].header("range").is_some());
+    assert_eq!(count(&server, is_layer), 2, "each piece with an address of its own: signatures end");
 }
 
 #[test]
@@ -289,6 +384,8 @@ fn a_manifest_must_have_the_digest_that_was_asked_for() {
             .then(|| Reply::new(200, manifest()).header("Docker-Content-Digest", Digest::of(b"lie").to_string()))
     });
     asked(&lying, right).expect_err("wrong");
+    let error = text(&pull(&lying).expect_err("a tag has a digest as well"));
+    assert!(error.contains(&format!("digest {right} instead of {}", Digest::of(b"lie"))), "{error}");
 }
 
 #[test]
@@ -484,6 +581,39 @@ fn a_tag_that_must_not_change() {
     assert_eq!(push(lenient.clone(), refuse).1.expect("pushed"), Digest::of(&manifest()));
     let other = |request: &Request, _| is_manifest(request).then(|| Reply::new(400, "no"));
     push(lenient, other).1.expect_err("refused for another reason");
+}
+
+#[test]
+fn a_manifest_that_is_another_when_it_is_there() {
+    let taken = |digest: &'static [u8]| {
+        let header = Digest::of(digest).to_string();
+        let answer = move |request: &Request, _: usize| {
+            is_manifest(request).then(|| Reply::new(201, "").header("Docker-Content-Digest", header.clone()))
+        };
+        text(&push(Settings::default(), answer).1.expect_err("another manifest"))
+    };
+    let error = taken(b"another");
+    let [right, other] = [Digest::of(&manifest()), Digest::of(b"another")];
+    assert!(error.contains(&format!("app:1: digest {other} instead of {right}")), "{error}");
+}
+
+#[test]
+fn whoever_takes_everything_must_have_it() {
+    // as a hotel's network answers, whatever is asked
+    let polite = |has_it: bool| {
+        let (server, pushed) = push(Settings::default(), move |request, _| {
+            let reply = match request.method.as_str() {
+                "GET" if has_it => Reply::new(200, manifest()),
+                _ => Reply::new(200, "<html>welcome</html>"),
+            };
+            is_manifest(request).then_some(reply)
+        });
+        (pushed, server.seen().iter().filter(|request| is_manifest(request)).count())
+    };
+    let (pushed, asked) = polite(true);
+    assert_eq!((pushed.expect("pushed"), asked), (Digest::of(&manifest()), 2));
+    let error = text(&polite(false).0.expect_err("nothing is there"));
+    assert!(error.contains("instead of"), "{error}");
 }
 
 /// Patient for so long that a test which only waited would fail by its own limit.
