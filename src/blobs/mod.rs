@@ -1,18 +1,24 @@
 //! The content-addressed blob store in the work directory: an OCI image layout without an index.
 //!
 //! Promise: a blob that is here is whole and is what its digest says; it got here under a temporary name and was
-//! renamed. What was written once is never compressed or hashed again.
+//! renamed. What was written once is never compressed or hashed again. Of a process that is killed nothing stays for
+//! longer than until the next opens the store.
 //!
 //! Not here: what blobs mean (`layer`, `image`), where they go (`registry`).
+
+mod partial;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::oci::{Digest, Sha256Stream};
 use crate::sys::Stop;
+
+pub use partial::{Partial, sweep};
+
+/// Image spec, "Image Layout": the file that says what the directory is.
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// What went wrong with the blob store.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +65,16 @@ impl BlobStore {
     /// Opens the store at `place`, making it if it is not there.
     pub fn open(place: &Path) -> Result<BlobStore, Error> {
         let failed = |source| Error::Io { action: "create", path: place.to_path_buf(), source };
-        fs::create_dir_all(place.join("blobs/sha256")).map_err(failed)?;
+        let store = BlobStore { place: place.to_path_buf(), stop: Stop::new() };
+        fs::create_dir_all(store.directory()).map_err(failed)?;
+        sweep(&store.directory());
+        sweep(place);
         let layout = place.join("oci-layout");
         if !layout.exists() {
-            fs::write(layout, br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed)?;
+            let mut file = Partial::begin(place).map_err(failed)?;
+            file.write_all(OCI_LAYOUT).and_then(|()| file.finish(&layout)).map_err(failed)?;
         }
-        Ok(BlobStore { place: place.to_path_buf(), stop: Stop::new() })
+        Ok(store)
     }
 
     /// The same store, whose blobs can be neither read nor written any further once `stop` is asked.
@@ -100,9 +110,10 @@ impl BlobStore {
 
     /// Starts a blob; it appears in the store when it is finished, and leaves nothing behind when it is not.
     pub fn writer(&self) -> Result<BlobWriter, Error> {
-        let file = NamedTempFile::with_prefix_in(".partial-", self.directory()).map_err(|source| Error::Io {
+        let directory = self.directory();
+        let file = Partial::begin(&directory).map_err(|source| Error::Io {
             action: "create a blob in",
-            path: self.directory(),
+            path: directory,
             source,
         })?;
         Ok(BlobWriter { file, passed: Sha256Stream::new(), stop: self.stop.clone() })
@@ -143,7 +154,7 @@ impl Read for BlobReader {
 
 /// A blob that is being written. Has no digest to ask for until it is finished.
 pub struct BlobWriter {
-    file: NamedTempFile,
+    file: Partial,
     passed: Sha256Stream,
     stop: Stop,
 }
@@ -166,8 +177,7 @@ impl BlobWriter {
         let directory = self.file.path().parent().unwrap_or(Path::new("."));
         let path = directory.join(digest.hex());
         let failed = |source| Error::Io { action: "store blob", path: path.clone(), source };
-        set_readable(self.file.as_file()).map_err(failed)?;
-        self.file.persist(&path).map_err(|error| failed(error.error))?;
+        self.file.finish(&path).map_err(failed)?;
         Ok((digest, size))
     }
 
@@ -184,17 +194,10 @@ impl BlobWriter {
     }
 }
 
-/// Temporary files are private; blobs in a layout that others read are not.
-fn set_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stop.check()?;
-        // the file itself: the wrapper's errors repeat the path
-        let written = self.file.as_file_mut().write(bytes)?;
+        let written = self.file.write(bytes)?;
         self.passed.update(&bytes[..written]);
         Ok(written)
     }

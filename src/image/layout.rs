@@ -1,11 +1,11 @@
 //! `--oci-layout-path`: the image as an OCI image layout.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Built, Error};
-use crate::blobs::BlobStore;
+use crate::blobs::{BlobStore, Partial};
 use crate::oci::{Annotations, Descriptor, Digest, Index, Platform, media_type};
 
 /// Image spec, "Pre-Defined Annotation Keys": by what umoci and skopeo find an image in a layout.
@@ -36,7 +36,11 @@ pub fn write_layout(
     };
     let path = place.join("index.json");
     let bytes = serde_json::to_vec(&index).map_err(|source| Error::Encode { what: "index", source })?;
-    replace_file(&path, &bytes).map_err(|source| Error::Io { action: "write", path, source })
+    let replaced = Partial::begin(place).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.finish(&path)
+    });
+    replaced.map_err(|source| Error::Io { action: "write", path, source })
 }
 
 /// Gives the blob a second name where both stores share a file system, else copies it.
@@ -48,18 +52,6 @@ fn copy_blob(from: &BlobStore, to: &BlobStore, digest: &Digest) -> Result<(), Er
     let mut writer = to.writer()?;
     io::copy(&mut source, &mut writer).map_err(|source| writer.error("write", source))?;
     Ok(writer.finish().map(drop)?)
-}
-
-/// A file appears whole or not at all.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::with_prefix_in(".partial-", directory)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Built, Error};
-use crate::blobs::BlobStore;
+use crate::blobs::{self, BlobStore, Partial};
 use crate::oci::{Descriptor, Destination, media_type};
 
 /// One entry of `manifest.json`.
@@ -35,12 +35,10 @@ pub fn write_tarball(image: &Built, destinations: &[Destination], store: &BlobSt
         let file = fs::File::options().write(true).open(path).map_err(failed)?;
         return write_entries(image, destinations, store, file, &failed);
     }
-    let file = tempfile::NamedTempFile::with_prefix_in(".partial-", directory).map_err(failed)?;
-    write_entries(image, destinations, store, file.as_file(), &failed)?;
-    use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    blobs::sweep(directory);
+    let mut file = Partial::begin(directory).map_err(failed)?;
+    write_entries(image, destinations, store, &mut file, &failed)?;
+    file.finish(path).map_err(failed)
 }
 
 fn write_entries(

@@ -120,7 +120,7 @@ fn message(ended: &Ended, names: &[(&str, &str)]) -> String {
         told = told.replace(value, &format!("<{name}>"));
     }
     told = told.replace("dockerfile line 1: FROM <base>: find the image <base>:", "<find>");
-    for (pattern, name) in [("sha256:[0-9a-f]{64}", "<other>"), (r"\.partial-\w+", "<partial>")] {
+    for (pattern, name) in [("sha256:[0-9a-f]{64}", "<other>"), (r"\.kanna-partial-\w+", "<partial>")] {
         told = Regex::new(pattern).expect("a pattern").replace_all(&told, name).into_owned();
     }
     told
