@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::blobs::{self, Partial};
 use crate::http::{self, FilePlace};
 use crate::oci::{Destination, Digest};
 
@@ -28,7 +29,7 @@ pub(super) struct ReadyResults<'a> {
     http: Option<http::Client>,
 }
 
-/// Places that exist without being files, as pods name them, are written to; all else is made.
+/// Of a file that a link names which is not there yet.
 const MODE: u32 = 0o644;
 
 impl ResultFiles {
@@ -90,14 +91,25 @@ impl ReadyResults<'_> {
     }
 }
 
+/// A file that is new appears whole or not at all. What is there is written in place, not replaced: it may be a mounted file
+/// or a pipe.
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     let write = || -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(directory)?;
+        if fs::symlink_metadata(path).is_err() {
+            blobs::sweep(directory);
+            let mut file = Partial::begin(directory)?;
+            file.write_all(text.as_bytes())?;
+            return file.finish(path);
         }
-        // in place, not by renaming: it may be a mounted file or a pipe
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
-        file.write_all(text.as_bytes())
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
+        // there is no moment at which the file is empty
+        file.write_all(text.as_bytes())?;
+        if file.metadata()?.is_file() { file.set_len(text.len() as u64) } else { Ok(()) }
     };
     write().map_err(|source| Error::WriteResult { path: path.to_owned(), source })
 }
@@ -162,6 +174,19 @@ mod tests {
         let files = ResultFiles { digest_file: Some(FilePlace::Path(file.clone())), ..ResultFiles::default() };
         write_all(&files, &[], &Digest::of(b"")).expect("written");
         assert_eq!(fs::read_to_string(file).expect("a file"), Digest::of(b"").to_string());
+    }
+
+    #[test]
+    fn a_link_stays_whether_its_file_is_there_or_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (link, file) = (directory.path().join("link"), directory.path().join("file"));
+        std::os::unix::fs::symlink("file", &link).expect("linked");
+        for image in [b"one", b"two"] {
+            let files = ResultFiles { digest_file: Some(FilePlace::Path(link.clone())), ..ResultFiles::default() };
+            write_all(&files, &[], &Digest::of(image)).expect("written");
+            assert_eq!(fs::read_to_string(&file).expect("a file"), Digest::of(image).to_string());
+        }
+        assert!(fs::symlink_metadata(link).expect("it is there").is_symlink());
     }
 
     #[test]
