@@ -3,15 +3,17 @@
 //! It goes with the build. What a build left that was killed, the next one removes: a lock on the directory, which the kernel
 //! takes off with the process, says whether its build still lives.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::error::Error;
 
-const PREFIX: &str = "build-";
+/// What the names of these directories begin with. They are removed: nobody else may call a directory so.
+const PREFIX: &str = "kanna-build-";
 
 /// The directory, while its build lives.
 pub(super) struct Scratch {
@@ -23,15 +25,14 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Makes the directory, and the work directory if that is not there; removes what dead builds left.
     pub(super) fn make(work_dir: &Path) -> Result<Scratch, Error> {
-        let (scratch, dead) =
-            make(work_dir).map_err(|source| Error::WorkDirectory { path: work_dir.to_path_buf(), source })?;
-        for (path, lock) in dead {
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!("what an earlier build left in {} stays there: {error}", path.display());
+        let failed = |source| Error::WorkDirectory { path: work_dir.to_path_buf(), source };
+        fs::create_dir_all(work_dir).and_then(|()| remove_dead(work_dir)).map_err(failed)?;
+        loop {
+            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(work_dir).map_err(failed)?;
+            if let Some(lock) = lock(directory.path()).map_err(failed)? {
+                return Ok(Scratch { directory, _lock: lock });
             }
-            drop(lock);
         }
-        Ok(scratch)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -39,39 +40,38 @@ impl Scratch {
     }
 }
 
-/// The directory, and those that are nobody's any longer, which are locked now.
-fn make(work_dir: &Path) -> io::Result<(Scratch, Vec<(PathBuf, File)>)> {
-    fs::create_dir_all(work_dir)?;
-    // one at a time: a directory that is about to be locked must not pass for one that nobody has
-    let gate = File::open(work_dir)?;
-    let dead = match gate.lock() {
-        Ok(()) => find_dead(work_dir)?,
-        // a file system without locks says of nothing whose it is
-        Err(_) => Vec::new(),
+/// Locks a directory that was made a moment ago; `None` if another build took it for a dead one's before. Nobody waits for a
+/// lock: what a user has locked, such as the work directory, does not concern us.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let opened = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
     };
-    let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(work_dir)?;
-    let lock = File::open(directory.path())?;
-    // where there are no locks, nobody looks for them
-    let _ = lock.lock();
-    Ok((Scratch { directory, _lock: lock }, dead))
+    // on a file system without locks nobody gets one, and nothing passes for dead
+    let is_taken = matches!(opened.try_lock(), Err(TryLockError::WouldBlock));
+    let is_there = fs::symlink_metadata(path)
+        .is_ok_and(|found| opened.metadata().is_ok_and(|own| identity(own) == identity(found)));
+    Ok((is_there && !is_taken).then_some(opened))
 }
 
-fn find_dead(work_dir: &Path) -> io::Result<Vec<(PathBuf, File)>> {
-    let mut dead = Vec::new();
+fn remove_dead(work_dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(work_dir)? {
         let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) || !entry.file_type()?.is_dir() {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_directory || !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
         let path = entry.path();
         // one that goes at this moment, or is another user's, is not ours to remove
         if let Ok(directory) = File::open(&path)
             && directory.try_lock().is_ok()
+            && let Err(error) = fs::remove_dir_all(&path)
         {
-            dead.push((path, directory));
+            tracing::warn!("what an earlier build left in {} stays there: {error}", path.display());
         }
     }
-    Ok(dead)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -84,16 +84,34 @@ mod tests {
         let work_dir = place.path().join("work");
         let living = Scratch::make(&work_dir).expect("made");
         fs::write(living.path().join("file"), "mine").expect("written");
-        for left in ["build-dead/root/etc", "blobs"] {
+        for left in ["kanna-build-dead/root/etc", "build-output", "blobs"] {
             fs::create_dir_all(work_dir.join(left)).expect("made");
         }
-        fs::write(work_dir.join("build-file"), "no directory").expect("written");
+        fs::write(work_dir.join("kanna-build-file"), "no directory").expect("written");
         let another = Scratch::make(&work_dir).expect("made");
         assert!(living.path().join("file").exists() && another.path().exists());
-        assert!(!work_dir.join("build-dead").exists());
-        assert!(work_dir.join("blobs").exists() && work_dir.join("build-file").exists());
+        assert!(!work_dir.join("kanna-build-dead").exists());
+        for others in ["build-output", "blobs", "kanna-build-file"] {
+            assert!(work_dir.join(others).exists(), "{others}");
+        }
         let path = another.path().to_path_buf();
         drop(another);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn builds_that_begin_together_have_each_their_own() {
+        let work_dir = tempfile::tempdir().expect("a directory");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let scratch = Scratch::make(work_dir.path()).expect("made");
+                        fs::write(scratch.path().join("file"), "").expect("it is there");
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(work_dir.path()).expect("listed").count(), 0);
     }
 }
