@@ -12,6 +12,7 @@ mod demo;
 mod docs;
 mod drop_in;
 mod end_to_end;
+mod faults;
 mod flags;
 mod foreign_bytes;
 mod harness;

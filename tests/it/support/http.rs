@@ -24,11 +24,17 @@ pub struct Request {
 impl Request {
     /// A header's value, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// All headers, their names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 /// An answer; the connection is closed after it.
+#[derive(Clone)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -63,7 +69,7 @@ impl Reply {
         Reply { ending, ..self }
     }
 
-    fn send(&self, stream: &mut impl Write) -> std::io::Result<()> {
+    pub fn send(&self, stream: &mut impl Write) -> std::io::Result<()> {
         write!(stream, "HTTP/1.1 {} Test\r\nConnection: close\r\n", self.status)?;
         if self.ending != Ending::Unannounced {
             write!(stream, "Content-Length: {}\r\n", self.body.len())?;
@@ -161,9 +167,16 @@ fn serve(stream: &mut (impl Read + Write), answer: &dyn Fn(&Request, usize) -> R
     let _ = answer(&request, before).send(stream);
 }
 
-/// `None` for what is not HTTP, such as the first bytes of TLS.
 fn read_request(stream: &mut impl Read) -> Option<Request> {
     let mut reader = BufReader::new(stream);
+    let request = read_head(&mut reader)?;
+    let mut body = vec![0; request.header("content-length").map_or(0, |length| length.parse().expect("a length"))];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { body, ..request })
+}
+
+/// A request without its body. `None` for what is not HTTP, such as the first bytes of TLS.
+pub fn read_head(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
@@ -176,8 +189,5 @@ fn read_request(stream: &mut impl Read) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let mut body = vec![0; length.map_or(0, |(_, value)| value.parse().expect("a length"))];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path, headers, body })
+    Some(Request { method, path, headers, body: Vec::new() })
 }

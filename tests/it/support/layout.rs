@@ -45,6 +45,15 @@ pub fn push(layout: &Path, registry: &Registry, name: &str) {
         .arg(format!("docker://{}/{name}", registry.host())));
 }
 
+/// Pushes the base of the conformance cases, busybox and a few users and files, as `library/busybox:base`; `layout` is made
+/// for that.
+pub fn push_busybox(registry: &Registry, layout: &Path) {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/base");
+    let read = |name: &str| fs::read(base.join(name)).expect("the base is there");
+    write(layout, &read("base.tar"), serde_json::from_slice(&read("base.json")).expect("JSON"));
+    push(layout, registry, "library/busybox:base");
+}
+
 fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
 }

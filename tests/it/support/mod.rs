@@ -1,5 +1,5 @@
-//! What several tests need: real servers that end with the test, one that misbehaves on purpose, containers, and images
-//! made from plain data.
+//! What several tests need: real servers that end with the test, one that misbehaves on purpose and a proxy that makes real
+//! ones do so, containers, and images made from plain data.
 
 pub mod command;
 pub mod debian;
@@ -10,7 +10,9 @@ pub mod http;
 pub mod layout;
 pub mod machine;
 pub mod podman;
+pub mod proxy;
 pub mod registry;
+pub mod workshop;
 pub mod world;
 
 use std::path::{Path, PathBuf};

@@ -45,15 +45,10 @@ impl World {
         Some(world)
     }
 
-    /// The base of the conformance cases: busybox and a few users and files.
+    /// The same with `busybox:base` in the registry.
     pub fn with_busybox() -> Option<World> {
         let world = World::new()?;
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/base");
-        let config = fs::read(base.join("base.json")).expect("the base is there");
-        let layout = world.scratch.path().join("busybox");
-        let tar = fs::read(base.join("base.tar")).expect("the base is there");
-        layout::write(&layout, &tar, serde_json::from_slice(&config).expect("JSON"));
-        layout::push(&layout, &world.registry, "library/busybox:base");
+        layout::push_busybox(&world.registry, &world.scratch.path().join("busybox"));
         Some(world)
     }
 
