@@ -18,6 +18,7 @@ mod foreign_bytes;
 mod harness;
 mod http_files;
 mod images;
+mod interrupted;
 mod isolated;
 mod language;
 mod layering;
