@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::copy::CopyError;
+use super::plan::Step;
 use super::planner::PlanError;
 use crate::dockerfile;
 use crate::oci::Reference;
@@ -228,7 +229,14 @@ pub enum StepError {
     },
 }
 
+/// Instructions are told up to this length.
+const TOLD_CHARS: usize = 200;
+
 impl Error {
+    pub(super) fn of_step(step: &Step, source: StepError) -> Error {
+        Error::Step { line: step.line, text: step.text.chars().take(TOLD_CHARS).collect(), source }
+    }
+
     /// What the process exits with: RUN's own code, 128 and the signal that ended RUN or us, else 1.
     pub fn exit_code(&self) -> u8 {
         let signal = |number: &i32| u8::try_from(128 + number).unwrap_or(1);

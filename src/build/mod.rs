@@ -56,7 +56,8 @@ use crate::image::{self, Built, Format, ImageConfig};
 use crate::layer::LayerBlob;
 use crate::oci::{Destination, Digest, Platform};
 use crate::registry::{Client, ImagePlace, PushImage, RemoteImage};
-use crate::run::Supervisor;
+use crate::rootfs::users;
+use crate::run::{KnownIds, Supervisor};
 use crate::sys::Stop;
 use crate::tree::ImagePath;
 use base::UnpackedImages;
@@ -118,6 +119,8 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     if let Some(format) = request.image_format {
         see_that_layers_fit(format, &plan)?;
     }
+    let ids = KnownIds::ask()?;
+    see_that_ids_are_known(&plan, &ids)?;
     if request.output.push && !request.skip_push_permission_check {
         check_push_permissions(&request.output, &client)?;
     }
@@ -138,6 +141,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
         ignore_file: ignore_file.as_ref(),
         named: &named,
         supervisor,
+        ids: &ids,
         stop,
         scratch: scratch.path(),
         unpacked: &UnpackedImages::default(),
@@ -223,6 +227,22 @@ fn see_that_layers_fit(format: Format, plan: &Plan) -> Result<(), Error> {
                 format.layer_type(&layer.descriptor.media_type)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Users and groups that are given by number and that nobody can be here are found before the work. Of those with a name,
+/// the image tells the number.
+fn see_that_ids_are_known(plan: &Plan, ids: &KnownIds) -> Result<(), Error> {
+    for step in plan.needed().flat_map(|stage| &stage.steps) {
+        let spec = match &step.action {
+            Action::Run(run) => run.user.as_str(),
+            Action::Copy(copy) => copy.owner.as_deref().unwrap_or_default(),
+            // a directory that is there keeps its owner
+            Action::ConfigOnly | Action::Workdir { .. } => continue,
+        };
+        let (uid, gid) = users::numbers(spec);
+        ids.see_owner(uid, gid).map_err(|error| Error::of_step(step, error.into()))?;
     }
     Ok(())
 }

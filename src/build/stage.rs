@@ -26,7 +26,7 @@ use crate::http;
 use crate::image::{Format, History, Layered};
 use crate::layer::{self, LayerBlob, WriteOptions};
 use crate::registry::Client;
-use crate::run::Supervisor;
+use crate::run::{KnownIds, Supervisor};
 use crate::snapshot;
 use crate::sys::Stop;
 use crate::tree::{Changeset, ImagePath, RootIndex, Timestamp};
@@ -68,6 +68,8 @@ pub(super) struct World<'a> {
     /// By their place in the request.
     pub(super) named: &'a BTreeMap<usize, NamedFiles>,
     pub(super) supervisor: &'a Supervisor,
+    /// Whom files can belong to, and whom commands can run as.
+    pub(super) ids: &'a KnownIds,
     pub(super) stop: &'a Stop,
     /// A directory that goes when the build ends.
     pub(super) scratch: &'a Path,
@@ -187,11 +189,7 @@ impl<'a> Builder<'a> {
             self.enter_step(&at);
             self.tell(&at, &step.text);
             let is_last = last_on_files == Some(number);
-            self.step(step, is_last, &mut work).map_err(|source| Error::Step {
-                line: step.line,
-                text: step.text.chars().take(200).collect(),
-                source,
-            })?;
+            self.step(step, is_last, &mut work).map_err(|source| Error::of_step(step, source))?;
             if !matches!(step.action, Action::ConfigOnly) {
                 self.tell(&at, &format!("took {:.1} s", began.elapsed().as_secs_f64()));
             }

@@ -37,7 +37,9 @@ impl Builder<'_> {
             None => None,
             Some(owner) => {
                 let (passwd, group) = read_account_files(&self.site.place.root)?;
-                Some(lookup_owner(owner, &passwd, &group)?)
+                let (uid, gid) = lookup_owner(owner, &passwd, &group)?;
+                self.world.ids.see_owner(Some(uid), Some(gid))?;
+                Some((uid, gid))
             }
         };
         let image;
@@ -123,6 +125,7 @@ impl Builder<'_> {
     pub(super) fn run(&mut self, step: &RunStep, wants_layer: bool) -> Result<Changeset, StepError> {
         let request = self.world.request;
         let user = self.user(&step.user)?;
+        self.world.ids.see_user(&user)?;
         self.warn_of_readable_credentials(&user);
         self.warn_of_unrecorded(&step.directory);
         let mut environment: Vec<(Vec<u8>, Vec<u8>)> = step

@@ -7,13 +7,14 @@ use std::{fmt, fs, io};
 use clap::error::{ContextKind, ContextValue};
 
 use super::{Error, flags};
-use crate::build::{self, ContextSource, DockerfilePlace, Request};
+use crate::build::{self, ContextSource, DockerfilePlace, Request, StepError};
 use crate::context;
 use crate::dockerfile;
 use crate::http::{FilePlace, TlsFault};
+use crate::layer;
 use crate::registry;
 use crate::rootfs::{self, pristine::Refusal};
-use crate::run;
+use crate::run::{self, Obstacle};
 
 /// A build that failed, ready to be told.
 #[derive(Debug)]
@@ -127,11 +128,13 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return Some(refusal_hint(refusal).to_owned());
         }
-        if cause.downcast_ref::<rootfs::Error>().is_some_and(rootfs::Error::is_unknown_owner) {
+        if of_root(cause).is_some_and(rootfs::Error::is_unknown_owner) {
             return Some(OWNERS.to_owned());
         }
-        if let Some(run::Error::Isolate { .. } | run::Error::UserNamespace { .. }) = cause.downcast_ref() {
-            return Some(NAMESPACES.to_owned());
+        match of_command(cause).and_then(run::Error::obstacle) {
+            Some(Obstacle::Namespaces) => return Some(NAMESPACES.to_owned()),
+            Some(Obstacle::UnknownId) => return Some(OWNERS.to_owned()),
+            None => {}
         }
         let refused = cause.downcast_ref().and_then(registry::Error::status);
         if let Some(401 | 403) = refused {
@@ -154,6 +157,24 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
             _ => None,
         }
     })
+}
+
+/// The error of the root that a cause is, or that it stands for.
+fn of_root<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rootfs::Error> {
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(build::Error::Root(error)), _, _)
+        | (_, Some(StepError::Root(error) | StepError::Layer(layer::Error::Root(error))), _)
+        | (_, _, Some(layer::Error::Root(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
+/// The error of a command that a cause is, or that it stands for.
+fn of_command<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a run::Error> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(build::Error::Run(error)), _) | (_, Some(StepError::Run(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 const OWNERS: &str = "no such user or group exists in this user namespace: /etc/subuid and /etc/subgid lend subordinate ids to a \
@@ -239,11 +260,11 @@ mod tests {
         let text = Failure::of_build(push, &request).to_string();
         assert!(text.starts_with("error pushing image to r.example/a:1: "), "{text}");
         let command = |source| build::Error::Step { line: 2, text: "RUN false".to_owned(), source };
-        let failed = Failure::of_build(command(build::StepError::ExitCode(42)), &request);
+        let failed = Failure::of_build(command(StepError::ExitCode(42)), &request);
         assert_eq!(failed.exit_code, 42);
         assert_eq!(failed.excerpt, None, "the error tells the line, and the file may be another one now");
         assert!(failed.to_string().starts_with("error building image: dockerfile line 2: RUN false: "), "{failed}");
-        assert_eq!(Failure::of_build(command(build::StepError::Signal(9)), &request).exit_code, 137);
+        assert_eq!(Failure::of_build(command(StepError::Signal(9)), &request).exit_code, 137);
     }
 
     #[test]
@@ -269,6 +290,25 @@ mod tests {
         };
         let unpack = build::Error::Context(nothing);
         assert!(Failure::new(BUILDING, unpack).to_string().contains("hint: tar://stdin needs standard input"));
+        let inside = |obstacle, errno: i32| run::Error::Inside {
+            exit_code: 1,
+            message: format!("do a: {}", io::Error::from_raw_os_error(errno)),
+            obstacle,
+            source: Some(io::Error::from_raw_os_error(errno)),
+        };
+        let step = |error| build::Error::Step { line: 1, text: "RUN a".to_owned(), source: StepError::Run(error) };
+        let unknown = run::Error::UnknownId { kind: "user", id: 7, known: "0".to_owned() };
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        for (error, words) in [
+            (inside(Some(Obstacle::Namespaces), 1), "hint: an isolated root needs namespaces"),
+            (inside(None, 28), "hint: the disk is full"),
+            (unknown, "hint: no such user or group exists in this user namespace"),
+            (run::Error::Isolate { action: "a", source: refused }, "hint: an isolated root needs namespaces"),
+        ] {
+            let text = Failure::new(BUILDING, step(error)).to_string();
+            assert!(text.contains(words), "{text}");
+            assert!(text.matches("os error").count() <= 1, "told once: {text}");
+        }
         let plain = Failure::new(BUILDING, io::Error::from(io::ErrorKind::NotFound));
         assert!(!plain.to_string().contains("hint"));
     }

@@ -120,6 +120,13 @@ pub fn lookup_owner(spec: &str, passwd: &[u8], group: &[u8]) -> Result<(u32, u32
     Ok((uid, gid))
 }
 
+/// The uid and the gid that `spec`, of USER or `--chown`, gives as numbers.
+pub fn numbers(spec: &str) -> (Option<u32>, Option<u32>) {
+    let number = |text: &str| parse_id(text).ok().flatten();
+    let (user, group) = split(spec);
+    (user.and_then(number), group.and_then(number))
+}
+
 /// User and group of `user:group`; what is empty is not there.
 fn split(spec: &str) -> (Option<&str>, Option<&str>) {
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));

@@ -31,9 +31,12 @@ pub use exposure::can_read;
 pub use isolated::{Program, World, helper, is_helper, run_isolated};
 pub use output::{Listener, Output, Stream};
 pub use supervisor::Supervisor;
-pub use user_namespace::{Ids, become_root};
+pub use user_namespace::{Ids, KnownIds, become_root};
+
+use serde::{Deserialize, Serialize};
 
 use crate::rootfs;
+use crate::sys::Errno;
 use crate::tree::ImagePath;
 
 /// Exit code of shells and container runtimes for a program that is there and cannot be executed.
@@ -80,6 +83,21 @@ pub enum Error {
         exit_code: u8,
         /// Why, with all causes.
         message: String,
+        /// What stood in the way, if that is known.
+        obstacle: Option<Obstacle>,
+        /// What the kernel said, which the message ends with.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// A user or a group that has no number here.
+    #[error("use {kind} {id}: this user namespace has none but {known}")]
+    UnknownId {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The number in the image.
+        id: u32,
+        /// Those that there are.
+        known: String,
     },
     /// A plain user could not become root of a namespace of his own.
     #[error("{action}, which building outside a container needs for all but root")]
@@ -172,6 +190,15 @@ pub enum Error {
     },
 }
 
+/// What a user can do something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// Namespaces, or what is done in them, are not allowed here.
+    Namespaces,
+    /// A user or a group has no number in this user namespace.
+    UnknownId,
+}
+
 impl Error {
     /// The exit code that a shell or a container runtime gives for it.
     pub fn exit_code(&self) -> u8 {
@@ -186,11 +213,29 @@ impl Error {
             | Error::Supervise { .. }
             | Error::NotInPlace { .. }
             | Error::Nul { .. }
+            | Error::UnknownId { .. }
             | Error::Directory { .. }
             | Error::Start { .. }
             | Error::Wait { .. }
             | Error::Processes { .. }
             | Error::StillRunning { .. } => 1,
         }
+    }
+
+    /// What stood in the way, if it is something that a user can do something about.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Error::Isolate { .. } | Error::UserNamespace { .. } => Some(Obstacle::Namespaces),
+            Error::World(_) if matches!(self.errno(), Some(Errno::PERM | Errno::ACCESS)) => Some(Obstacle::Namespaces),
+            Error::UnknownId { .. } => Some(Obstacle::UnknownId),
+            Error::Inside { obstacle, .. } => *obstacle,
+            _ => None,
+        }
+    }
+
+    /// What the kernel said in the end.
+    fn errno(&self) -> Option<Errno> {
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        chain.last()?.downcast_ref().and_then(Errno::from_io_error)
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{fs, iter};
 
 use super::Error;
-use crate::rootfs::users;
+use crate::rootfs::{User, users};
 use crate::sys::nix::sched::{CloneFlags, unshare};
 use crate::sys::process::{self, Uid};
 use crate::sys::thread::{CapabilitySet, capabilities};
@@ -38,6 +38,80 @@ pub enum Ids {
 struct Lent {
     first: u32,
     count: u32,
+}
+
+/// The users and the groups that have a number in the user namespace of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownIds {
+    users: Vec<Mapped>,
+    groups: Vec<Mapped>,
+    groups_are_fixed: bool,
+}
+
+/// Ids that exist in a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mapped {
+    first: u32,
+    last: u32,
+}
+
+impl KnownIds {
+    /// Asks the kernel.
+    pub fn ask() -> Result<KnownIds, Error> {
+        let mapped = |file: &str| match fs::read_to_string(file) {
+            Ok(text) => Ok(mapped_by(&text)),
+            // a kernel without user namespaces
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![Mapped { first: 0, last: u32::MAX }]),
+            Err(source) => Err(Error::UserNamespace { action: "ask for the ids of this user namespace", source }),
+        };
+        let (users, groups) = (mapped("/proc/self/uid_map")?, mapped("/proc/self/gid_map")?);
+        Ok(KnownIds { users, groups, groups_are_fixed: groups_are_fixed() })
+    }
+
+    /// Refuses a user whom no process can become.
+    pub fn see_user(&self, user: &User) -> Result<(), Error> {
+        self.see_owner(Some(user.uid), Some(user.gid))?;
+        // where they are fixed, nobody gets any
+        let others = user.groups.iter().filter(|_| !self.groups_are_fixed);
+        others.into_iter().try_for_each(|&gid| self.see_owner(None, Some(gid)))
+    }
+
+    /// Refuses an owner whom no file can have.
+    pub fn see_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Error> {
+        for (kind, id, mapped) in [("user", uid, &self.users), ("group", gid, &self.groups)] {
+            if let Some(id) = id.filter(|id| !mapped.iter().any(|ids| (ids.first..=ids.last).contains(id))) {
+                return Err(Error::UnknownId { kind, id, known: list(mapped) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ids of a file such as `/proc/self/uid_map` (`inside outside count`, a line per range).
+fn mapped_by(text: &str) -> Vec<Mapped> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u32>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(Mapped { first, last: first.saturating_add(count.checked_sub(1)?) })
+    };
+    let mut mapped: Vec<Mapped> = text.lines().filter_map(line).collect();
+    mapped.sort_unstable_by_key(|ids| ids.first);
+    mapped.dedup_by(|next, before| {
+        let is_continued = before.last.checked_add(1) == Some(next.first);
+        if is_continued {
+            before.last = next.last;
+        }
+        is_continued
+    });
+    mapped
+}
+
+fn list(mapped: &[Mapped]) -> String {
+    let range = |ids: &Mapped| match ids.first == ids.last {
+        true => ids.first.to_string(),
+        false => format!("{} to {}", ids.first, ids.last),
+    };
+    mapped.iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes this process, which must not have any other thread, root of a user namespace of its own, unless it may do
@@ -182,6 +256,33 @@ mod tests {
         assert_eq!(total(&lent), 65_547);
         assert_eq!(lent_by(text, None, 7), []);
         assert_eq!(map(7, &[]).join(" "), "0 7 1");
+    }
+
+    #[test]
+    fn ids_of_a_namespace() {
+        let known = |users: &str, groups: &str| KnownIds {
+            users: mapped_by(users),
+            groups: mapped_by(groups),
+            groups_are_fixed: false,
+        };
+        let lent = known("1 100000 65536\n 0 1000 1\n", "0 1000 1\n70000 5 10\n");
+        let machine = known("0 0 4294967295", "0 0 4294967295\n");
+        let user = |uid, gid, groups: &[u32]| User { uid, gid, groups: groups.to_vec(), home: Vec::new(), name: None };
+        for (user, said) in [
+            (user(0, 0, &[0]), None),
+            (user(65536, 0, &[0, 70009]), None),
+            (user(65537, 0, &[0]), Some("use user 65537: this user namespace has none but 0 to 65536")),
+            (user(1, 1, &[1]), Some("use group 1: this user namespace has none but 0, 70000 to 70009")),
+            (user(1, 0, &[0, 7]), Some("use group 7: this user namespace has none but 0, 70000 to 70009")),
+        ] {
+            let found = lent.see_user(&user).map_err(|error| error.to_string()).err();
+            assert_eq!(found.as_deref(), said, "{user:?}");
+            assert!(machine.see_user(&user).is_ok(), "{user:?}");
+        }
+        let fixed = KnownIds { groups_are_fixed: true, ..lent };
+        assert!(fixed.see_user(&user(1, 0, &[0, 7])).is_ok());
+        assert!(fixed.see_owner(Some(70000), None).is_err() && fixed.see_owner(None, Some(70000)).is_ok());
+        KnownIds::ask().expect("a proc file system").see_owner(Some(0), Some(0)).expect("root is everywhere");
     }
 
     #[test]

@@ -34,12 +34,12 @@ pub fn helper(arguments: &[std::ffi::OsString]) -> ExitCode {
     if name == OUTSIDE {
         return match outside(number.unwrap_or_default()) {
             Ok(code) => ExitCode::from(code),
-            Err(error) => tell(&mut report, &Report::of(&error, error.exit_code())),
+            Err(error) => tell(&mut report, &Report::of(&error)),
         };
     }
     match inside() {
         Ok(exit) => tell(&mut report, &Report::Exit(exit)),
-        Err(error) => tell(&mut report, &Report::of(&error, error.exit_code())),
+        Err(error) => tell(&mut report, &Report::of(&error)),
     }
 }
 

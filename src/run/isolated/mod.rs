@@ -186,7 +186,10 @@ pub fn run_isolated(
     reader.read_to_end(&mut said).map_err(failed("hear of an isolated command"))?;
     match Report::parse(&said) {
         Some(Report::Exit(exit)) => Ok(exit),
-        Some(Report::Failed { exit_code, message }) => Err(Error::Inside { exit_code, message }),
+        Some(Report::Failed { exit_code, message, obstacle, errno }) => {
+            let source = errno.map(io::Error::from_raw_os_error);
+            Err(Error::Inside { exit_code, message, obstacle, source })
+        }
         // killed before it could tell, as by us or for lack of memory
         None => match status {
             Exit::Signal(_) => Ok(status),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::World;
 use crate::rootfs::User;
-use crate::run::{Command, Exit, Stdin};
+use crate::run::{Command, Error, Exit, Obstacle, Stdin};
+use crate::sys::Errno;
 use crate::tree::ImagePath;
 
 /// The longest message that a helper sends.
@@ -94,17 +95,22 @@ pub(super) enum Report {
         exit_code: u8,
         /// Why, with all causes.
         message: String,
+        /// What stood in the way, if that is known.
+        obstacle: Option<Obstacle>,
+        /// The number of what the kernel said.
+        errno: Option<i32>,
     },
 }
 
 impl Report {
     /// Of an error and all its causes.
-    pub(super) fn of(error: &dyn std::error::Error, exit_code: u8) -> Report {
-        let chain = std::iter::successors(Some(error), |&error| error.source());
+    pub(super) fn of(error: &Error) -> Report {
+        let chain = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
         let message: String = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         // a pipe has room for it: nobody reads before the helper has ended
         let message = message.chars().take(MESSAGE_CHARS).collect();
-        Report::Failed { exit_code, message }
+        let errno = error.errno().map(Errno::raw_os_error);
+        Report::Failed { exit_code: error.exit_code(), message, obstacle: error.obstacle(), errno }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
