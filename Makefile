@@ -25,7 +25,10 @@ test: setup
 
 # The trackers against a walk over every file: 20,000 generated programs each, and the contract on every kind of file
 # system that can be made here. Builds and pushes that end at a hundred points, which only root can try. Takes some hours.
+# All conformance cases in isolated roots, too. The trackers against a walk over every file: 20,000 generated programs each,
+# and the contract on every kind of file system that can be made here. Takes some hours.
 test-long: setup
+	KANNA_CASES='*' $(CARGO) test --locked --test it -- --nocapture conformance::images_of_
 	$(CARGO) test --locked --release --lib -- --ignored dockerfile::tests::ten_megabytes
 	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads=1 interrupted::
 	PROPTEST_CASES=20000 $(CARGO) test --locked --release --lib snapshot::tests::programs

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Bench, lists};
+use super::{Bench, Builder, lists};
 use crate::support::command::run_within;
 use crate::support::flat::{FlatImage, read_tarball};
 use crate::support::podman::DOCKER_CAPABILITIES;
@@ -18,6 +18,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(90);
 
 /// Where the container writes the image: no case has this name.
 const RESULT_MOUNT: &str = "/conformance-result";
+
+/// What an isolated build works in, below its home directory.
+const WORK: &str = ".cache/kanna";
 
 /// What the image is called in the tarball.
 pub const TAG: &str = "docker.io/conformance/case:latest";
@@ -96,13 +99,25 @@ impl Case {
         Ok(())
     }
 
-    /// Builds the case in a container of its own.
+    /// Builds the case, which was prepared in `scratch`.
     pub fn build(&self, scratch: &Path, bench: &Bench) -> Outcome {
-        let workspace = format!("{}:/workspace:ro", scratch.join("case").display());
-        let result = format!("{}:{RESULT_MOUNT}", scratch.join("result").display());
-        let options = [DOCKER_CAPABILITIES, "-v", &workspace, "-v", &result];
-        let mut command = bench.podman.run_executor(TIME_LIMIT, &options);
-        command.args(self.flags(bench.registry.host()));
+        let (case, result) = (scratch.join("case"), scratch.join("result"));
+        let mut command = match &bench.builder {
+            Builder::InPlace(podman) => {
+                let workspace = format!("{}:/workspace:ro", case.display());
+                let result = format!("{}:{RESULT_MOUNT}", result.display());
+                let options = [DOCKER_CAPABILITIES, "-v", &workspace, "-v", &result];
+                let mut command = podman.run_executor(TIME_LIMIT, &options);
+                command.args(self.flags(bench, Path::new("/workspace"), Path::new(RESULT_MOUNT)));
+                command
+            }
+            Builder::AsRoot(machine) => self.isolated(machine.as_root(scratch), bench, &case, &result),
+            Builder::AsUser(machine) => {
+                machine.give(scratch);
+                let command = machine.as_user(scratch, Some(&machine.path("ids")));
+                self.isolated(command, bench, &case, &result)
+            }
+        };
         let started = Instant::now();
         let ended = run_within(&mut command, TIME_LIMIT * 2);
         let _ = fs::write(scratch.join("log"), format!("{command:?}\n{}{}", ended.stdout, ended.stderr));
@@ -111,6 +126,9 @@ impl Case {
         }
         let tarball = scratch.join("result/image.tar");
         if ended.code == Some(0) {
+            if !is_empty(&scratch.join(WORK)) {
+                return Outcome::Broken(format!("leaves something in {WORK}"));
+            }
             return match read_tarball(&tarball) {
                 Ok(image) => Outcome::Image(image),
                 Err(reason) => Outcome::Broken(format!("the image cannot be read: {reason}")),
@@ -126,18 +144,28 @@ impl Case {
             Outcome::Broken(format!("fails ({:?}) without saying why: {}", ended.code, ended.stderr))
         } else if left > 0 {
             Outcome::Broken(format!("fails, but leaves {left} files behind: {message}"))
+        } else if !is_empty(&scratch.join(WORK)) {
+            Outcome::Broken(format!("fails, but leaves something in {WORK}: {message}"))
         } else {
             Outcome::Refused(message.to_owned())
         }
     }
 
-    fn flags(&self, registry: &str) -> Vec<String> {
+    fn isolated(&self, mut command: Command, bench: &Bench, case: &Path, result: &Path) -> Command {
+        command.current_dir("/").arg("--isolation=namespaces").args(self.flags(bench, case, result));
+        command
+    }
+
+    /// The flags of a build that finds the case and leaves the result in these directories.
+    fn flags(&self, bench: &Bench, case: &Path, result: &Path) -> Vec<String> {
+        let registry = bench.registry.host();
+        let (case, result) = (case.display(), result.display());
         let dockerfile = self.parameters["dockerfile"].as_str().unwrap_or("Dockerfile");
         let mut flags = vec![
-            "--context=dir:///workspace/context".to_owned(),
-            format!("--dockerfile=/workspace/{dockerfile}"),
+            format!("--context=dir://{case}/context"),
+            format!("--dockerfile={case}/{dockerfile}"),
             "--no-push".to_owned(),
-            format!("--tar-path={RESULT_MOUNT}/image.tar"),
+            format!("--tar-path={result}/image.tar"),
             format!("--destination={TAG}"),
             format!("--registry-map=index.docker.io={registry}"),
             "--insecure-pull".to_owned(),
@@ -147,12 +175,17 @@ impl Case {
             flags.push(format!("--build-arg={name}={}", value.as_str().unwrap_or_default()));
         }
         for (name, place) in self.parameters["named_contexts"].as_object().into_iter().flatten() {
-            flags.push(format!("--build-context={name}=/workspace/{}", place.as_str().unwrap_or_default()));
+            flags.push(format!("--build-context={name}={case}/{}", place.as_str().unwrap_or_default()));
         }
         flags.extend(self.parameters["target"].as_str().map(|target| format!("--target={target}")));
         flags.extend(self.parameters["platform"].as_str().map(|platform| format!("--custom-platform={platform}")));
         flags
     }
+}
+
+/// Of a directory that need not exist.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
 fn copy_normalised(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -38,6 +38,12 @@ pub const STRICTER: &[Listed] = &[
     Listed { name: "copy-chown-unknown-user", reason: UNKNOWN_OWNER },
 ];
 
+const NO_DEVICES: &str = "the kernel lets nobody make a device node in a user namespace";
+
+/// Cases that root builds, and that a plain user's build refuses.
+pub const OF_ROOT: &[Listed] =
+    &[Listed { name: "copy-from-special", reason: NO_DEVICES }, Listed { name: "run-mknod", reason: NO_DEVICES }];
+
 const LINKED_ON_DISK: &str = "BuildKit runs commands on overlayfs, which breaks hard links to files of lower layers; \
                               the image must equal the file system as the command left it";
 

@@ -1,7 +1,9 @@
 //! The image of every Dockerfile in `tests/conformance/` equals what BuildKit makes of it (its README.md says how the
-//! cases are to be read). Each is built by the executor in a fresh, ordinary container.
+//! cases are to be read). Each is built by the executor in place, in a fresh, ordinary container; a spread of those that
+//! make an image is built in an isolated root too, by root and by a plain user.
 //!
-//! `KANNA_CASES=copy-*,run-user` builds only those. What a failed case left is kept in the target directory.
+//! `KANNA_CASES=copy-*,run-user` builds only those; `KANNA_CASES=*` builds all, whoever builds. What a failed case left in
+//! place is kept in the target directory.
 
 mod case;
 mod compare;
@@ -18,6 +20,7 @@ use serde_json::Value;
 
 use self::case::{Case, Outcome};
 use crate::support::flat::{self, Tree};
+use crate::support::machine::Machine;
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
 use crate::support::{folder, layout, scratch, skip};
@@ -25,11 +28,27 @@ use crate::support::{folder, layout, scratch, skip};
 /// Cases that are built at the same time.
 const WORKERS: usize = 2;
 
+/// The variable that chooses cases.
+const CHOICE: &str = "KANNA_CASES";
+
+/// In isolated roots, one of so many cases is built where nobody asks for all.
+const SPREAD: usize = 16;
+
 /// What all cases share.
 pub struct Bench {
-    podman: &'static Podman,
+    builder: Builder,
     registry: Registry,
     base: Base,
+}
+
+/// Who builds, and where.
+pub enum Builder {
+    /// The executor on the root of a container of its own.
+    InPlace(&'static Podman),
+    /// Root, in an isolated root.
+    AsRoot(Machine),
+    /// A plain user to whom ids are lent, in an isolated root.
+    AsUser(Machine),
 }
 
 /// The image under the cases.
@@ -53,9 +72,34 @@ fn images_equal_what_buildkit_makes() {
         Err(reason) => return skip("containers", &reason),
     };
     podman.executor_image();
-    let cases = chosen_cases();
+    build_all(Builder::InPlace(podman), &chosen_cases());
+}
+
+#[test]
+fn images_of_root_in_an_isolated_root() {
+    let Some(machine) = Machine::new() else { return };
+    build_all(Builder::AsRoot(machine), &spread_from(0));
+}
+
+#[test]
+fn images_of_a_plain_user_in_an_isolated_root() {
+    let Some(machine) = Machine::new() else { return };
+    build_all(Builder::AsUser(machine), &spread_from(SPREAD / 2));
+}
+
+/// The chosen cases; where none were chosen, one in [`SPREAD`] of those that make an image.
+fn spread_from(first: usize) -> Vec<Case> {
+    if std::env::var_os(CHOICE).is_some() {
+        return chosen_cases();
+    }
+    let cases = chosen_cases().into_iter().filter(|case| !case.must_fail() && !is_refused(case, None));
+    cases.skip(first).step_by(SPREAD).collect()
+}
+
+/// Builds cases and judges them.
+fn build_all(builder: Builder, cases: &[Case]) {
     let started = Instant::now();
-    let bench = Bench { podman, registry: Registry::start(), base: read_base() };
+    let bench = Bench { builder, registry: Registry::start(), base: read_base() };
     publish_bases(&bench.registry);
 
     let next = AtomicUsize::new(0);
@@ -86,8 +130,8 @@ fn images_equal_what_buildkit_makes() {
 /// The lists name cases that exist, once each.
 #[test]
 fn lists_are_about_cases() {
-    let names: Vec<&str> =
-        lists::LATER.iter().chain(lists::STRICTER).chain(lists::ACCEPTED).map(|listed| listed.name).collect();
+    let lists = [lists::LATER, lists::STRICTER, lists::OF_ROOT, lists::ACCEPTED];
+    let names: Vec<&str> = lists.into_iter().flatten().map(|listed| listed.name).collect();
     for name in &names {
         assert!(reference().join("cases").join(name).is_dir(), "no case is called {name:?}");
         assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name} is listed twice");
@@ -95,7 +139,7 @@ fn lists_are_about_cases() {
 }
 
 fn chosen_cases() -> Vec<Case> {
-    let patterns = std::env::var("KANNA_CASES").unwrap_or_else(|_| "*".into());
+    let patterns = std::env::var(CHOICE).unwrap_or_else(|_| "*".into());
     let mut names: Vec<String> = fs::read_dir(reference().join("cases"))
         .expect("the cases are there")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("names are plain"))
@@ -134,27 +178,37 @@ fn publish_bases(registry: &Registry) {
     }
 }
 
+/// Must it be refused, although BuildKit builds it? By anybody, or by this one.
+fn is_refused(case: &Case, builder: Option<&Builder>) -> bool {
+    let of_root = if let Some(Builder::AsUser(_)) = builder { lists::OF_ROOT } else { &[] };
+    let lists = [lists::LATER, lists::STRICTER, of_root];
+    lists.into_iter().flatten().any(|listed| listed.name == case.name)
+}
+
 /// Builds a case and says what is wrong with the result.
 fn judge(case: &Case, bench: &Bench) -> Verdict {
-    let scratch = folder("conformance").join(&case.name);
+    let scratch = match &bench.builder {
+        Builder::InPlace(_) => folder("conformance").join(&case.name),
+        Builder::AsRoot(machine) | Builder::AsUser(machine) => machine.path(&case.name),
+    };
     // of an earlier run, if that one failed
     let _ = fs::remove_dir_all(&scratch);
     case.prepare(&scratch).map_err(|error| vec![error])?;
     let outcome = case.build(&scratch, bench);
-    let later = lists::LATER.iter().chain(lists::STRICTER).any(|listed| listed.name == case.name);
+    let refused = is_refused(case, Some(&bench.builder));
     match outcome {
         Outcome::Broken(reason) => return Err(vec![reason]),
-        Outcome::Refused(message) if later || case.must_fail() => println!("{}: {message}", case.name),
+        Outcome::Refused(message) if refused || case.must_fail() => println!("{}: {message}", case.name),
         Outcome::Refused(message) => return Err(vec![format!("refused: {message}")]),
         Outcome::Image(_) if case.must_fail() => return Err(vec!["builds, but must fail".into()]),
         Outcome::Image(image) => {
             let differences = compare::differences(case, &image, &bench.base);
-            match (later, differences.is_empty()) {
+            match (refused, differences.is_empty()) {
                 (false, true) => {}
-                (true, true) => return Err(vec!["right, though listed as later: take it off the list".into()]),
+                (true, true) => return Err(vec!["right, though it is listed as refused: take it off the list".into()]),
                 (false, false) => return Err(differences),
                 (true, false) => {
-                    return Err([vec!["listed as later, but not refused".into()], differences].concat());
+                    return Err([vec!["listed, but not refused".into()], differences].concat());
                 }
             }
         }

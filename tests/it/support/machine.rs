@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::command::{Ended, run_within};
+use super::command::{Ended, run, run_within};
 use super::skip;
 use super::world::World;
 
@@ -33,7 +33,8 @@ impl Machine {
         let place = tempfile::tempdir().expect("a directory");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("set");
         let machine = Machine { place };
-        fs::copy(env!("CARGO_BIN_EXE_executor"), machine.path("executor")).expect("copied");
+        // each command runs from a copy in memory, which costs less without what only debuggers read
+        run(Command::new("strip").arg("-o").arg(machine.path("executor")).arg(env!("CARGO_BIN_EXE_executor")));
         fs::write(machine.path("ids"), "nobody:100000:65536\n").expect("written");
         Some(machine)
     }
@@ -50,6 +51,19 @@ impl Machine {
         let id = PLAIN.parse().expect("a number");
         std::os::unix::fs::chown(&path, Some(id), Some(id)).expect("given");
         path
+    }
+
+    /// Gives all that is in a directory to the plain user. Modes stay; capabilities of files go with their owner.
+    pub fn give(&self, place: &Path) {
+        let id = PLAIN.parse().expect("a number");
+        let metadata = fs::symlink_metadata(place).expect("there");
+        std::os::unix::fs::lchown(place, Some(id), Some(id)).expect("given");
+        if metadata.is_dir() {
+            fs::read_dir(place).expect("read").for_each(|entry| self.give(&entry.expect("read").path()));
+        }
+        if !metadata.is_symlink() {
+            fs::set_permissions(place, metadata.permissions()).expect("set");
+        }
     }
 
     /// The executor as root, with a umask that closes all that is not opened on purpose.
