@@ -73,6 +73,15 @@ pub enum Error {
     /// The kernel does not say where we are.
     #[error("look at the mounts and the container around this process")]
     Surroundings(#[source] std::io::Error),
+    /// The host of a build in place is the container.
+    #[error(
+        "--build-arg=BUILDKIT_SANDBOX_HOSTNAME: in place, commands see what the container is called: leave it out, or give \
+         --isolation=namespaces"
+    )]
+    HostNameInPlace,
+    /// A name that no host can have.
+    #[error("--build-arg=BUILDKIT_SANDBOX_HOSTNAME")]
+    HostName(#[from] run::BadHostName),
     /// The build context cannot be used.
     #[error(transparent)]
     Context(#[from] context::Error),
@@ -191,6 +200,15 @@ pub enum StepError {
     /// The layer could not be written, or an image's not unpacked.
     #[error(transparent)]
     Layer(#[from] layer::Error),
+    /// There is no place for what is mounted for each command.
+    #[error(
+        "{point} cannot be mounted for the command, since an earlier one has moved the directory above it and put something \
+         else there: make one command of both, or leave a directory there"
+    )]
+    NoMountPoint {
+        /// Where it would be mounted.
+        point: ImagePath,
+    },
     /// The kernel does not say what is mounted.
     #[error("read the mounts before the command")]
     Mounts(#[source] std::io::Error),

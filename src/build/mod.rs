@@ -15,6 +15,7 @@ mod error;
 mod fetching;
 mod kept;
 mod metadata;
+mod mount_points;
 mod named;
 mod place;
 mod plan;

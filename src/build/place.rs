@@ -9,7 +9,7 @@ use super::error::Error;
 use super::request::{Isolation, Request};
 use crate::rootfs::pristine::{self, InPlacePermit};
 use crate::rootfs::{Ignored, Root, mounts};
-use crate::run;
+use crate::run::{self, HostName};
 use crate::sys::Stop;
 use crate::tree::{ImagePath, RootIndex};
 
@@ -37,7 +37,7 @@ pub(super) struct Places {
 
 enum Kind {
     InPlace { root: Root, ignored: Ignored, permit: InPlacePermit, unexpected: Vec<ImagePath> },
-    Isolated { overlooked: Ignored, program: run::Program },
+    Isolated { overlooked: Ignored, program: run::Program, host_name: HostName },
 }
 
 /// Leave to replace `/`, with what was found there.
@@ -53,6 +53,9 @@ impl Admitted {
     pub(super) fn ask(request: &Request, stop: &Stop) -> Result<Option<Admitted>, Error> {
         if request.isolation == Isolation::Namespaces {
             return Ok(None);
+        }
+        if request.host_name().is_some() {
+            return Err(Error::HostNameInPlace);
         }
         let root = Root::open(Path::new("/"))?.until(stop.clone());
         let ignored = ignored_in_place(request)?;
@@ -80,7 +83,8 @@ impl Places {
                 see_that_no_context_holds_the_work(request)?;
                 let mut overlooked = Ignored::new();
                 overlook(&mut overlooked, request);
-                (scratch.join("blobs"), Kind::Isolated { overlooked, program: run::Program::default() })
+                let host_name = request.host_name().map(str::parse).transpose()?.unwrap_or_default();
+                (scratch.join("blobs"), Kind::Isolated { overlooked, program: run::Program::default(), host_name })
             }
         };
         Ok(Places { blobs, kind, scratch: scratch.to_path_buf(), stop: stop.clone() })
@@ -100,11 +104,11 @@ impl Places {
         let beside = directory(&scratch, "masked")?;
         let (at, ignored, world) = match &self.kind {
             Kind::InPlace { root, ignored, .. } => (root.place().to_path_buf(), ignored.clone(), None),
-            Kind::Isolated { overlooked, program } => {
+            Kind::Isolated { overlooked, program, host_name } => {
                 let (root, files) = (directory(&scratch, "root")?, directory(&scratch, "files")?);
-                let (world, ours) = run::World::prepare(&root, &files, program)?;
+                let world = run::World::prepare(&root, &files, program, host_name)?;
                 let mut ignored = overlooked.clone();
-                for path in ours {
+                for (path, _) in world.mount_points() {
                     ignored.add_untouchable(path);
                 }
                 (root, ignored, Some(world))

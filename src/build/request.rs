@@ -90,7 +90,17 @@ pub struct Request {
     pub listeners: Listeners,
 }
 
+/// The build argument that says what the host is called that commands see (Dockerfile reference: BuildKit built-in build
+/// args).
+pub(super) const HOST_NAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+
 impl Request {
+    /// What commands are to find as the name of the host, if somebody says so.
+    pub(super) fn host_name(&self) -> Option<&str> {
+        let given = self.build_args.iter().rfind(|(name, _)| name == HOST_NAME)?.1.as_deref();
+        given.filter(|name| !name.is_empty())
+    }
+
     /// The directories of this machine that instructions copy from, and stages begin with.
     pub(super) fn context_directories(&self) -> impl Iterator<Item = &Path> {
         let context = match &self.context {

@@ -21,7 +21,7 @@ use crate::http::Download;
 use crate::rootfs::mounts::{MountWatch, MountsSince};
 use crate::rootfs::users::{self, lookup_owner, read_account_files};
 use crate::rootfs::{Root, User};
-use crate::run::{self, Exit, Stdin};
+use crate::run::{self, Ended, Exit, Stdin};
 use crate::snapshot::{self, LostTrack, SnapshotMode, Tracker, Watching};
 use crate::tree::{Changeset, ImagePath, Timestamp};
 
@@ -137,6 +137,7 @@ impl Builder<'_> {
             environment.push((b"HOME".to_vec(), user.home.clone()));
         }
         let mut words: Vec<Vec<u8>> = step.words.iter().map(|word| word.clone().into_bytes()).collect();
+        self.site.make_mount_points()?;
         let Site { place, index, tracker, ctime, sockets, .. } = &mut self.site;
         let script =
             step.script.as_ref().map(|script| place.write_script(script.content.as_bytes(), request)).transpose();
@@ -233,7 +234,8 @@ impl Place {
             let scripts: Vec<_> =
                 script.iter().map(|script| (script.seen_at.clone(), script.file.to_path_buf())).collect();
             let output = run::Output { listener: &*request.listeners.commands, prefix };
-            let exit = run::run_isolated(command, world, &scripts, output, supervisor)?;
+            let Ended { exit, moved } = run::run_isolated(command, world, &scripts, output, supervisor)?;
+            self.take_back(&moved)?;
             return Ok((exit, MountsSince::Same));
         }
         let mounts = MountWatch::begin().map_err(StepError::Mounts)?;

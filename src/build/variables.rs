@@ -3,16 +3,19 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::request::HOST_NAME;
 use crate::oci::Platform;
 
 /// Names that mean something to BuildKit itself (Dockerfile reference, "BuildKit built-in build args"); no ARG has to take them. Of
-/// these, only the one for `.git` changes what is built here, since frontends, caches and platforms at once are not there.
-const BUILDKIT_ARGS: [&str; 6] = [
+/// these, only those for `.git` and for the host's name change what is built here, since frontends, caches and platforms at
+/// once are not there.
+const BUILDKIT_ARGS: [&str; 7] = [
     "BUILDKIT_BUILD_NAME",
     "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
     "BUILDKIT_INLINE_CACHE",
     "BUILDKIT_MULTI_PLATFORM",
+    HOST_NAME,
     "BUILDKIT_SYNTAX",
 ];
 

@@ -28,7 +28,7 @@ use std::io;
 
 pub use command::{Command, Exit, Stdin, run};
 pub use exposure::can_read;
-pub use isolated::{Program, World, helper, is_helper, run_isolated};
+pub use isolated::{BadHostName, Ended, HostName, MovedMount, Program, World, helper, is_helper, run_isolated};
 pub use output::{Listener, Output, Stream};
 pub use supervisor::Supervisor;
 pub use user_namespace::{Ids, KnownIds, become_root};

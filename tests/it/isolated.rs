@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::command::run_into;
-use crate::support::flat;
+use crate::support::command::{Ended, run_into};
+use crate::support::flat::{self, FlatImage};
 use crate::support::machine::{LIMIT, Machine, assert_nothing_left, build, build_command, processes_with};
 use crate::support::podman::DOCKER_CAPABILITIES;
 use crate::support::world::World;
@@ -197,4 +197,164 @@ fn nothing_runs_on_when_the_build_is_ended() {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("a proc file system");
         assert!(!mounts.contains(&home.display().to_string()), "{mounts}");
     }
+}
+
+/// Users and groups that have no number where the build runs: told before a command runs, and where ids come from.
+#[test]
+fn ids_that_nobody_has_are_refused_at_once() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let context = machine.context("context", "");
+    for (name, dockerfile, ids, words) in [
+        ("user", "FROM busybox:base\nUSER 70000\nRUN true", true, "line 3: RUN true: use user 70000: "),
+        ("group", "FROM busybox:base\nUSER 0:70000\nRUN true", true, "line 3: RUN true: use group 70000: "),
+        ("chown", "FROM busybox:base\nCOPY --chown=0:70000 Dockerfile /", true, "use group 70000: "),
+        ("alone", "FROM busybox:base\nUSER 1:0\nRUN true", false, "use user 1: this user namespace has none but 0\n"),
+        (
+            "by name",
+            "FROM busybox:base\nRUN echo far:x:70000:0::/:/bin/sh >>/etc/passwd\nUSER far\nRUN echo has run",
+            true,
+            "line 4: RUN echo has run: use user 70000: this user namespace has none but 0 to 65536\n",
+        ),
+        ("base", "FROM busybox:base\nRUN true", false, "change owner of "),
+    ] {
+        fs::write(context.join("Dockerfile"), format!("{dockerfile}\n")).expect("written");
+        let home = machine.own(name);
+        let lent = machine.path("ids");
+        let ended = build(&mut machine.as_user(&home, ids.then_some(&*lent)), &world, &context, &[]);
+        assert_eq!(ended.code, Some(1), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{name}: {}", ended.stderr);
+        let hint = "hint: no such user or group exists in this user namespace: /etc/subuid and /etc/subgid lend";
+        assert!(ended.stderr.contains(hint), "{name}: {}", ended.stderr);
+        assert!(!ended.stdout.contains("has run"), "{name}");
+        // where the Dockerfile tells the number, nothing has been done before
+        let has_begun = ended.stderr.contains("Unpacking rootfs");
+        assert_eq!(has_begun, ["by name", "base"].contains(&name), "{name}: {}", ended.stderr);
+        assert_nothing_left(&home);
+    }
+    // where nobody has to be such a user, nobody asks
+    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\nUSER 70000\nWORKDIR /\n").expect("written");
+    let home = machine.own("label");
+    build(&mut machine.as_user(&home, None), &world, &context, &[]).success("a user who does nothing");
+}
+
+/// What is mounted for commands lies on files that are no part of the image, wherever a command takes them.
+#[test]
+fn mount_points_that_are_moved_belong_to_no_image() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let builds = Builds { world: &world, machine: &machine };
+    for is_root in [true, false] {
+        let image = builds.image(
+            "own",
+            is_root,
+            "ADD files.tar /\nRUN mv /etc /moved\nRUN ls -A /etc >/list && cat /etc/hostname >>/list\n\
+             RUN mkdir /new && mv /moved /new/etc\nRUN echo more >>/new/etc/hosts",
+        );
+        image.assert_text("/list", "hostname\nhosts\nresolv.conf\nkanna\n");
+        image.assert_text("/new/etc/hosts", "mine\nmore\n");
+        let hosts = image.file("/new/etc/hosts");
+        assert_eq!((hosts.mode, hosts.uid, hosts.gid), (0o640, 3, 4));
+        assert_eq!(image.file("/new/etc/resolv.conf").link.as_deref(), Some(&b"/run/resolv.conf"[..]));
+        image.assert_text("/new/etc/hostname", "");
+        assert_eq!([image.file("/new/etc/hostname").mtime, image.file("/new/etc").mtime], [1_600_000_000; 2]);
+        assert!(!image.has("/etc") && !image.has("/moved"), "{:?}", image.tree.keys());
+    }
+    let image = builds.image(
+        "bare",
+        true,
+        "FROM scratch\nCOPY --from=busybox:base /bin /bin\nRUN mkdir /etc/mine && mv /etc /gone\nRUN ls -A /gone >/list",
+    );
+    image.assert_text("/list", "mine\n");
+    assert!(image.has("/gone/mine") && !image.has("/gone/hosts") && !image.has("/etc"), "{:?}", image.tree.keys());
+
+    let replaced = "RUN cp -a /etc /copy && mv /etc /old && mv /copy /etc\nRUN wc -l </etc/hostname >/list";
+    let image = builds.image("replaced", true, replaced);
+    image.assert_text("/old/hosts", "");
+    image.assert_text("/etc/motd", "base motd\n");
+    image.assert_text("/list", "1\n");
+
+    let linked =
+        "RUN mv /etc /usr/etc && ln -s usr/etc /etc\nRUN cat /etc/hostname >/list; echo x >/etc/hostname; true";
+    let image = builds.image("linked", true, linked);
+    image.assert_text("/usr/etc/hostname", "");
+    image.assert_text("/list", "kanna\n");
+    assert_eq!(image.file("/etc").link.as_deref(), Some(&b"usr/etc"[..]));
+
+    let ended = builds.build("blocked", true, "RUN mv /etc /usr/etc && echo >/etc\nRUN true", "image.tar");
+    let words = "line 3: RUN true: /etc/hostname cannot be mounted for the command, since an earlier one has moved";
+    assert!(ended.code == Some(1) && ended.stderr.contains(words), "{}", ended.stderr);
+}
+
+/// What BuildKit calls `BUILDKIT_SANDBOX_HOSTNAME`.
+#[test]
+fn the_host_is_called_as_somebody_says() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let run = "RUN (hostname; cat /etc/hostname; grep -c build.example /etc/hosts) >/host";
+    let context = machine.context("context", &format!("FROM busybox:base\n{run}\n"));
+    let argument = |name: &str| format!("--build-arg=BUILDKIT_SANDBOX_HOSTNAME={name}");
+    for (name, mut command) in [
+        ("root", machine.as_root(&machine.own("root"))),
+        ("user", machine.as_user(&machine.own("user"), Some(&machine.path("ids")))),
+    ] {
+        let tarball = machine.own(&format!("{name}-result")).join("image.tar");
+        let flags = [&argument("other"), &argument("build.example"), &format!("--tar-path={}", tarball.display())];
+        let ended = build(&mut command, &world, &context, &flags.map(String::as_str)).success(name);
+        assert!(!ended.stderr.contains("not consumed"), "{}", ended.stderr);
+        let image = flat::read_tarball(&tarball).expect("a tarball");
+        image.assert_text("/host", "build.example\nbuild.example\n1\n");
+    }
+    let home = machine.own("bad");
+    let ended = build(&mut machine.as_root(&home), &world, &context, &[&argument("a b")]);
+    let words = "--build-arg=BUILDKIT_SANDBOX_HOSTNAME: \"a b\" names no host";
+    assert!(ended.code == Some(1) && ended.stderr.contains(words), "{}", ended.stderr);
+    let ended = world.build(&context, &[DOCKER_CAPABILITIES], &["--no-push", "--destination=test/x", &argument("a")]);
+    let words = "in place, commands see what the container is called";
+    assert!(ended.code == Some(1) && ended.stderr.contains(words), "{}", ended.stderr);
+}
+
+/// Builds in isolated roots, each in a home of its own.
+struct Builds<'a> {
+    world: &'a World,
+    machine: &'a Machine,
+}
+
+impl Builds<'_> {
+    /// Builds these instructions, on the usual base if they name none, beside `files.tar`.
+    fn build(&self, name: &str, is_root: bool, instructions: &str, tarball: &str) -> Ended {
+        let name = format!("{name}-{}", if is_root { "root" } else { "user" });
+        let from = if instructions.starts_with("FROM") { "" } else { "FROM busybox:base\n" };
+        let context = self.machine.context(&format!("{name}-context"), &format!("{from}{instructions}\n"));
+        fs::write(context.join("files.tar"), files_of_etc()).expect("written");
+        let home = self.machine.own(&name);
+        let mut command = match is_root {
+            true => self.machine.as_root(&home),
+            false => self.machine.as_user(&home, Some(&self.machine.path("ids"))),
+        };
+        let tarball = format!("--tar-path={}", home.join(tarball).display());
+        let ended = build(&mut command, self.world, &context, &["--verify-snapshots", &tarball]);
+        assert_nothing_left(&home);
+        ended
+    }
+
+    #[track_caller]
+    fn image(&self, name: &str, is_root: bool, instructions: &str) -> FlatImage {
+        self.build(name, is_root, instructions, "image.tar").success(name);
+        let home = format!("{name}-{}", if is_root { "root" } else { "user" });
+        flat::read_tarball(&self.machine.path(&home).join("image.tar")).expect("a tarball")
+    }
+}
+
+/// An archive of files at places where something is mounted for commands.
+fn files_of_etc() -> Vec<u8> {
+    let mut files = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o640);
+    header.set_uid(3);
+    header.set_gid(4);
+    header.set_mtime(1_000_000_000);
+    header.set_size(5);
+    files.append_data(&mut header, "etc/hosts", &b"mine\n"[..]).expect("a Vec takes all");
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    files.append_link(&mut header, "etc/resolv.conf", "/run/resolv.conf").expect("a Vec takes all");
+    files.into_inner().expect("a Vec takes all")
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::order::{Order, Report};
-use super::{HOST_NAME, INSIDE, OUTSIDE, capabilities, mounts};
+use super::points::MountPoints;
+use super::{Ended, INSIDE, OUTSIDE, capabilities, mounts};
 use crate::rootfs::Root;
 use crate::run::command::exit_of;
 use crate::run::supervisor::STOP_SIGNALS;
@@ -38,7 +39,7 @@ pub fn helper(arguments: &[std::ffi::OsString]) -> ExitCode {
         };
     }
     match inside() {
-        Ok(exit) => tell(&mut report, &Report::Exit(exit)),
+        Ok(ended) => tell(&mut report, &Report::ended(ended)),
         Err(error) => tell(&mut report, &Report::of(&error)),
     }
 }
@@ -65,7 +66,7 @@ fn outside(report: i32) -> Result<u8, Error> {
 }
 
 /// Makes the world and runs the command in it.
-fn inside() -> Result<run::Exit, Error> {
+fn inside() -> Result<Ended, Error> {
     let failed = |action: &'static str| move |source: io::Error| Error::Isolate { action, source };
     let mut bytes = Vec::new();
     let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed("read the order"))?);
@@ -77,9 +78,11 @@ fn inside() -> Result<run::Exit, Error> {
         Ok(()) | Err(Errno::NOSYS) => {}
         Err(errno) => return Err(failed("leave the session's keys")(errno.into())),
     }
-    sethostname(HOST_NAME).map_err(|errno| failed("name the host")(errno.into()))?;
+    sethostname(&order.host_name).map_err(|errno| failed("name the host")(errno.into()))?;
     mounts::enter(&order).map_err(|source| Error::World(Box::new(source)))?;
+    let points = MountPoints::note().map_err(failed("read the mounts"))?;
     capabilities::keep_dockers().map_err(failed("give up capabilities"))?;
     let root = Root::open(Path::new("/")).map_err(|error| failed("open the root")(error.source))?;
-    run::run(&order.command(), &root, &supervisor)
+    let exit = run::run(&order.command(), &root, &supervisor)?;
+    Ok(Ended { exit, moved: points.moved().map_err(failed("read the mounts"))? })
 }

@@ -5,12 +5,14 @@
 //! container has, gives up all capabilities but Docker's, and runs the command as it is run in place. Nothing of this
 //! happens between fork and exec of a program with threads, and all of it is gone once process 1 is.
 //!
-//! Not here: which files of the world the image must not see ([`World::prepare`] tells them to whoever builds).
+//! Not here: which files of the world the image must not see ([`World::mount_points`] tells them to whoever builds).
 
 mod capabilities;
 mod helper;
+mod host_name;
 mod mounts;
 mod order;
+mod points;
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
@@ -32,13 +34,13 @@ use crate::tree::ImagePath;
 use order::{Order, Report};
 
 pub use helper::helper;
+pub use host_name::{BadHostName, HostName};
+pub use points::MovedMount;
 
 /// The name by which the program knows that it is the helper which makes the namespaces.
 const OUTSIDE: &str = "kanna: RUN";
 /// The name by which the program knows that it is the helper in the namespaces.
 const INSIDE: &str = "kanna: init";
-/// What a host is called in an isolated root, wherever it is built.
-const HOST_NAME: &str = "kanna";
 /// Directories on which something is mounted in an isolated root.
 const MOUNTED_DIRECTORIES: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// Files on which one of ours is mounted in an isolated root.
@@ -52,6 +54,16 @@ pub struct World {
     /// Where the files are that are mounted on [`MOUNTED_FILES`], by their names.
     files: PathBuf,
     program: Program,
+    host_name: HostName,
+}
+
+/// How an isolated command ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// By itself or by a signal.
+    pub exit: Exit,
+    /// What of the world is no longer where it was.
+    pub moved: Vec<MovedMount>,
 }
 
 /// This program, which nothing can change; one copy for all worlds.
@@ -73,10 +85,9 @@ impl Program {
 
 impl World {
     /// Makes a world around the empty directory `root`; `files`, another empty directory, holds the files that are ours.
-    /// Returns it with the paths of the root that belong to it and never to an image.
-    pub fn prepare(root: &Path, files: &Path, program: &Program) -> Result<(World, Vec<ImagePath>), Error> {
+    pub fn prepare(root: &Path, files: &Path, program: &Program, host_name: &HostName) -> Result<World, Error> {
         let failed = |action: &'static str| move |source: io::Error| Error::Isolate { action, source };
-        for (name, content) in our_files().map_err(failed("read the machine's network settings"))? {
+        for (name, content) in our_files(host_name).map_err(failed("read the machine's network settings"))? {
             let file = files.join(name);
             fs::write(&file, content)
                 .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)))
@@ -86,20 +97,28 @@ impl World {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))
             .map_err(failed("open the isolated root to all users"))?;
         let opened = Root::open(root).map_err(|error| failed("open the isolated root")(error.source))?;
-        let directories = MOUNTED_DIRECTORIES.map(|path| (path, false));
-        let mut ours = Vec::new();
-        for (path, is_file) in directories.into_iter().chain(MOUNTED_FILES.map(|path| (path, true))) {
-            let path = ImagePath::clean(path);
+        let world = World {
+            root: root.to_path_buf(),
+            files: files.to_path_buf(),
+            program: program.clone(),
+            host_name: host_name.clone(),
+        };
+        for (path, is_file) in world.mount_points() {
             mounts::make_mount_point(&opened, &path, is_file)
                 .map_err(|error| failed("make a mount point in the isolated root")(error.source))?;
-            ours.push(path);
         }
-        Ok((World { root: root.to_path_buf(), files: files.to_path_buf(), program: program.clone() }, ours))
+        Ok(world)
+    }
+
+    /// The paths of the root that belong to the world and never to an image, and whether each is a file.
+    pub fn mount_points(&self) -> impl Iterator<Item = (ImagePath, bool)> + use<> {
+        let directories = MOUNTED_DIRECTORIES.map(|path| (ImagePath::clean(path), false));
+        directories.into_iter().chain(MOUNTED_FILES.map(|path| (ImagePath::clean(path), true)))
     }
 }
 
 /// Names and contents of the files that containers get from the machine.
-fn our_files() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
+fn our_files(host_name: &HostName) -> io::Result<Vec<(&'static str, Vec<u8>)>> {
     let machine = |path: &str| match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other,
@@ -111,9 +130,9 @@ fn our_files() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
     if !hosts.ends_with(b"\n") {
         hosts.push(b'\n');
     }
-    hosts.extend_from_slice(format!("127.0.0.1\t{HOST_NAME}\n").as_bytes());
+    hosts.extend_from_slice(format!("127.0.0.1\t{host_name}\n").as_bytes());
     Ok(vec![
-        ("hostname", format!("{HOST_NAME}\n").into_bytes()),
+        ("hostname", format!("{host_name}\n").into_bytes()),
         ("hosts", hosts),
         ("resolv.conf", machine("/etc/resolv.conf")?),
     ])
@@ -143,7 +162,7 @@ pub fn run_isolated(
     scripts: &[(ImagePath, PathBuf)],
     output: Output<'_>,
     supervisor: &Supervisor,
-) -> Result<Exit, Error> {
+) -> Result<Ended, Error> {
     if let Some(signal) = supervisor.was_stopped() {
         return Err(Error::Stopped { signal });
     }
@@ -184,17 +203,23 @@ pub fn run_isolated(
     })?;
     let mut said = Vec::new();
     reader.read_to_end(&mut said).map_err(failed("hear of an isolated command"))?;
+    // a build goes on only after a command that ended well, and that one has told
+    let without_report = |exit| Ended { exit, moved: Vec::new() };
     match Report::parse(&said) {
-        Some(Report::Exit(exit)) => Ok(exit),
+        Some(Report::Ended { exit, moved }) => {
+            let moved =
+                moved.iter().map(|(from, to)| MovedMount { from: ImagePath::clean(from), to: ImagePath::clean(to) });
+            Ok(Ended { exit, moved: moved.collect() })
+        }
         Some(Report::Failed { exit_code, message, obstacle, errno }) => {
             let source = errno.map(io::Error::from_raw_os_error);
             Err(Error::Inside { exit_code, message, obstacle, source })
         }
         // killed before it could tell, as by us or for lack of memory
         None => match status {
-            Exit::Signal(_) => Ok(status),
+            Exit::Signal(_) => Ok(without_report(status)),
             Exit::Code(code) if i32::from(code) > CODE_OF_SIGNALS => {
-                Ok(Exit::Signal(i32::from(code) - CODE_OF_SIGNALS))
+                Ok(without_report(Exit::Signal(i32::from(code) - CODE_OF_SIGNALS)))
             }
             Exit::Code(_) => Err(failed("hear of an isolated command")(io::ErrorKind::UnexpectedEof.into())),
         },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::World;
+use super::{Ended, World};
 use crate::rootfs::User;
 use crate::run::{Command, Error, Exit, Obstacle, Stdin};
 use crate::sys::Errno;
@@ -21,6 +21,7 @@ pub(super) struct Order {
     pub(super) files: Vec<u8>,
     /// Path in the world, and the file on the machine that is mounted there.
     pub(super) scripts: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) host_name: String,
     arguments: Vec<Vec<u8>>,
     environment: Vec<(Vec<u8>, Vec<u8>)>,
     directory: Vec<u8>,
@@ -40,6 +41,7 @@ impl Order {
             root: bytes(&world.root),
             files: bytes(&world.files),
             scripts: scripts.iter().map(|(path, file)| (path.as_bytes().to_vec(), bytes(file))).collect(),
+            host_name: world.host_name.to_string(),
             arguments: command.arguments.clone(),
             environment: command.environment.clone(),
             directory: command.directory.as_bytes().to_vec(),
@@ -88,7 +90,12 @@ pub(super) fn path(bytes: &[u8]) -> PathBuf {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The command ran and ended.
-    Exit(Exit),
+    Ended {
+        /// How.
+        exit: Exit,
+        /// Mount points that it has moved: from where, and to where.
+        moved: Vec<(Vec<u8>, Vec<u8>)>,
+    },
     /// It did not run.
     Failed {
         /// What the program ends with.
@@ -103,6 +110,11 @@ pub(super) enum Report {
 }
 
 impl Report {
+    pub(super) fn ended(Ended { exit, moved }: Ended) -> Report {
+        let bytes = |path: ImagePath| path.as_bytes().to_vec();
+        Report::Ended { exit, moved: moved.into_iter().map(|moved| (bytes(moved.from), bytes(moved.to))).collect() }
+    }
+
     /// Of an error and all its causes.
     pub(super) fn of(error: &Error) -> Report {
         let chain = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
