@@ -125,7 +125,8 @@ impl MountWatch {
     }
 
     /// Unmounts what was mounted since and hides files of the root at `/`; what is mounted below an untouchable path
-    /// hides none.
+    /// hides none. Refused where a mount that must not be touched went away with its directory: neither can it be brought
+    /// back, nor is the file under it one of the image.
     pub fn end(self, ignored: &Ignored) -> Result<MountsSince, Error> {
         let failed = |action, path: &ImagePath| {
             let path = path.clone();
@@ -134,11 +135,18 @@ impl MountWatch {
         let mut polled = [PollFd::new(&self.table, PollFlags::PRI)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let ready = event::poll(&mut polled, Some(&now)).map_err(io::Error::from);
-        if ready.map_err(failed("poll the mounts of", &ImagePath::root()))? == 0 {
+        let ready = ready.map_err(failed("poll the mounts of", &ImagePath::root()))?;
+        let text = read().map_err(failed("read the mounts of", &ImagePath::root()))?;
+        let now = parse(&text);
+        // a directory that is renamed changes no mount: the kernel tells of none
+        if let Some((from, to)) = moved(&self.before, &now, ignored).first() {
+            let reason = format!("the command has moved it to {to}: leave the directory above it where it is");
+            return Err(failed("keep what is mounted at", from)(io::Error::other(reason)));
+        }
+        if ready == 0 {
             return Ok(MountsSince::Same);
         }
-        let text = read().map_err(failed("read the mounts of", &ImagePath::root()))?;
-        for mount in left_behind(&self.before, &parse(&text), ignored).iter().rev() {
+        for mount in left_behind(&self.before, &now, ignored).iter().rev() {
             tracing::warn!("unmounting {}, which the command left mounted", mount.point);
             umount2(mount.point.as_path(), MntFlags::UMOUNT_NOFOLLOW)
                 .map_err(|errno| failed("unmount what the command left mounted at", &mount.point)(errno.into()))?;
@@ -151,6 +159,17 @@ impl MountWatch {
 fn left_behind(before: &[Mount], now: &[Mount], ignored: &Ignored) -> Vec<Mount> {
     let is_new = |mount: &&Mount| before.iter().all(|old| (old.id, &old.point) != (mount.id, &mount.point));
     now.iter().filter(is_new).filter(|mount| !ignored.is_untouchable(&mount.point)).cloned().collect()
+}
+
+/// The untouchable mounts of `before` that are at another point `now`: from where, and to where.
+fn moved(before: &[Mount], now: &[Mount], ignored: &Ignored) -> Vec<(ImagePath, ImagePath)> {
+    // a number is given again, but not with all the rest
+    let is_same = |old: &Mount, mount: &Mount| Mount { point: old.point.clone(), ..mount.clone() } == *old;
+    let untouchable = before.iter().filter(|old| ignored.is_untouchable(&old.point) && !now.contains(old));
+    let moved = untouchable.filter_map(|old| {
+        now.iter().find(|mount| is_same(old, mount)).map(|mount| (old.point.clone(), mount.point.clone()))
+    });
+    moved.collect()
 }
 
 #[cfg(test)]
@@ -231,6 +250,22 @@ pub(super) mod tests {
         let points: Vec<String> = left.iter().map(|mount| mount.point.to_string()).collect();
         assert_eq!(points, ["/mnt", "/mnt/deep", "/other"], "a number is used again");
         assert_eq!(left_behind(&now, &before, &ignored), []);
+    }
+
+    #[test]
+    fn what_a_command_has_moved() {
+        let before = parse(CONTAINER);
+        let mut ignored = Ignored::new();
+        ignore_mounts(&mut ignored, CONTAINER, Path::new("/"));
+        let text = String::from_utf8(CONTAINER.to_vec()).expect("UTF-8");
+        let now = parse(text.replace("/etc/hosts ", "/moved/hosts ").as_bytes());
+        let found = moved(&before, &now, &ignored);
+        assert_eq!(found, [(ImagePath::clean("/etc/hosts"), ImagePath::clean("/moved/hosts"))]);
+        // unmounted, and the number given to another
+        let other = parse(text.replace("/userdata/hosts /etc/hosts", "/other /moved/hosts").as_bytes());
+        assert_eq!(moved(&before, &other, &ignored), []);
+        assert_eq!(moved(&before, &before, &ignored), []);
+        assert_eq!(moved(&before, &now, &Ignored::new()), []);
     }
 
     #[test]
