@@ -1,9 +1,15 @@
-//! Snapshots by kernel events in real containers: whoever watches, the image is the same, and a walk over every file
+//! Snapshots by kernel events in real containers, and in isolated roots: whoever watches, the image is the same, and a walk over every file
 //! agrees.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 
+use crate::support::command::run;
+use crate::support::machine::{Machine, build};
 use crate::support::podman::DOCKER_CAPABILITIES;
+use crate::support::skip;
 use crate::support::world::World;
 
 /// RUNs that change little, much, by other names, and behind the back of whoever watches single directories.
@@ -91,4 +97,96 @@ RUN grep bound /etc/motd
     assert_eq!(walked.collect::<Vec<_>>(), [true, true, false], "{lines:#?}");
     assert!(log.contains("unmounting /m/deep") && log.contains("unmounting /m,"), "{log}");
     assert!(lines[0].contains(" 1 paths changed") && lines[1].contains(" 2 paths changed"), "{lines:#?}");
+}
+
+/// What the engine has mounted cannot be mounted again by us, and its place is none of the image's.
+#[test]
+fn mounts_that_are_moved_are_refused_in_place() {
+    let Some(world) = World::with_busybox() else { return };
+    let context = world.context("moved", "FROM busybox:base\nRUN mv /data /moved\n");
+    let volume = format!("{}:/data/volume", context.display());
+    for option in [DOCKER_CAPABILITIES, "--privileged"] {
+        let ended = world.build(&context, &[option, "-v", &volume], &["--no-push", "--destination=test/moved"]);
+        let words =
+            "RUN mv /data /moved: keep what is mounted at /data/volume in the root: the command has moved it to ";
+        assert!(ended.code == Some(1) && ended.stderr.contains(words), "{option}: {}", ended.stderr);
+    }
+}
+
+/// In an isolated root there is no work directory of ours, and nothing has to be waited for twice.
+#[test]
+fn whoever_watches_an_isolated_root_finds_the_same() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let lines = DOCKERFILE.lines().filter(|line| !line.contains("/kaniko") && !line.contains("sleep"));
+    let context = machine.context("context", &lines.map(|line| format!("{line}\n")).collect::<String>());
+    let build = |name: &str, tracker: &str| {
+        let home = machine.own(&format!("{name}-{tracker}"));
+        let mut command = match name {
+            "root" => machine.as_root(&home),
+            _ => machine.as_user(&home, Some(&machine.path("ids"))),
+        };
+        let digest = home.join("digest");
+        let flags = [format!("--change-tracker={tracker}"), format!("--digest-file={}", digest.display())];
+        let flags = ["--reproducible", "--verify-snapshots", &flags[0], &flags[1]];
+        let ended = build(&mut command, &world, &context, &flags).success(name);
+        (fs::read_to_string(digest).expect("written"), ended.stderr)
+    };
+    let (digest, log) = build("root", "walk");
+    assert!(log.contains("Changes are tracked by walk"), "{log}");
+    for (name, tracker, by) in [
+        ("root", "auto", ["fanotify", "inotify"].as_slice()),
+        ("user", "auto", &["fanotify for each directory", "inotify"]),
+        ("user", "inotify", &["inotify"]),
+        ("user", "walk", &["walk"]),
+    ] {
+        let (other, log) = build(name, tracker);
+        assert_eq!(other, digest, "{name}, {tracker}: {log}");
+        assert!(by.iter().any(|by| log.contains(&format!("Changes are tracked by {by}"))), "{name}, {tracker}: {log}");
+    }
+}
+
+/// The contract of all trackers, as a command sees it that root or a plain user runs in an isolated root.
+#[test]
+fn the_contract_holds_in_an_isolated_root() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    let Some(tests) = unit_tests() else { return skip("unit tests", "they are not compiled") };
+    let dockerfile = "\
+FROM busybox:base
+COPY tests /
+WORKDIR /tmp
+RUN [\"/tests\", \"snapshot::tests::contract\", \"--nocapture\"]
+";
+    let context = machine.context("context", dockerfile);
+    run(Command::new("strip").arg("-o").arg(context.join("tests")).arg(tests));
+    fs::set_permissions(context.join("tests"), fs::Permissions::from_mode(0o755)).expect("set");
+    for (name, mut command, has_devices) in [
+        ("root", machine.as_root(&machine.own("root")), true),
+        ("user", machine.as_user(&machine.own("user"), Some(&machine.path("ids"))), false),
+    ] {
+        let ended = build(&mut command, &world, &context, &[]);
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        ended.success(name);
+        assert!(said.contains("test result: ok. 5 passed; 0 failed"), "{name}: {said}");
+        let skipped =
+            |what: &str| said.lines().filter(|line| line.contains("skipped: ") && line.contains(what)).count();
+        assert_eq!(skipped("mknod is refused") == 0, has_devices, "{name}: {said}");
+        assert_eq!(skipped("need root"), 0, "{name}: {said}");
+        // no command may watch a whole file system; whether it may watch directories with fanotify, the machine decides
+        match skipped("the kernel refuses to watch") {
+            1 => {}
+            2 => skip("fanotify", "the kernel refuses to watch directories"),
+            _ => panic!("{name}: {said}"),
+        }
+    }
+}
+
+/// The program of the library's own tests that was compiled last; it lies beside this one.
+fn unit_tests() -> Option<PathBuf> {
+    let ourselves = std::env::current_exe().expect("a proc file system");
+    let beside = fs::read_dir(ourselves.parent().expect("in a directory")).expect("read");
+    let programs = beside.map(|entry| entry.expect("read").path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("kanna-") && path.extension().is_none()
+    });
+    programs.max_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).expect("there"))
 }
