@@ -1,4 +1,9 @@
 //! What a command may do in an isolated root, whoever we are.
+//!
+//! It has the network of the machine, and with NET_RAW it may, where root builds, read and write raw packets of it: as with
+//! Docker's `--network=host`, which is what this is. `ping` and its like need it, and a network of its own would need an
+//! address, routes and a resolver that work everywhere. The network belongs to no user namespace of a plain user's, so that
+//! the capability gives nothing there. Who builds what is not trusted does so as a plain user, or in a container.
 
 use std::io;
 
