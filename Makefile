@@ -24,9 +24,8 @@ test: setup
 	$(CARGO) test --locked
 
 # The trackers against a walk over every file: 20,000 generated programs each, and the contract on every kind of file
-# system that can be made here. Builds and pushes that end at a hundred points, which only root can try. Takes some hours.
-# All conformance cases in isolated roots, too. The trackers against a walk over every file: 20,000 generated programs each,
-# and the contract on every kind of file system that can be made here. Takes some hours.
+# system that can be made here. Builds and pushes that end at a hundred points, which only root can try. All conformance
+# cases in isolated roots. Takes some hours.
 test-long: setup
 	KANNA_CASES='*' $(CARGO) test --locked --test it -- --nocapture conformance::images_of_
 	$(CARGO) test --locked --release --lib -- --ignored dockerfile::tests::ten_megabytes
