@@ -274,19 +274,24 @@ fn a_length_that_is_not_that_of_the_blob() {
     assert_eq!(count(&server, is_layer), 1);
 }
 
+/// A registry that asks for a password, and has its layer elsewhere, where none is wanted.
+fn redirecting_to(storage: &Server) -> Server {
+    let target = format!("http://{}/bucket?signature=x", storage.host());
+    faulty(move |request, _| {
+        if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
+            return Some(Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""));
+        }
+        is_layer(request).then(|| Reply::new(307, "").header("Location", target.clone()))
+    })
+}
+
 #[test]
 fn a_download_from_elsewhere_goes_on_there() {
     let storage = Arc::new(Server::start(|request, before| {
         let whole = || Reply::new(200, layer()).ending(Ending::CutAfter(70_000));
         if before == 0 { whole() } else { ranged(request).unwrap_or_else(whole) }
     }));
-    let target = format!("http://{}/bucket?signature=x", storage.host());
-    let server = faulty(move |request, _| {
-        if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
-            return Some(Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""));
-        }
-        is_layer(request).then(|| Reply::new(307, "").header("Location", target.clone()))
-    });
+    let server = redirecting_to(&storage);
     let (_place, client) = client_with_password(&server);
     fetch_as(&client, &server).expect("fetched");
     let seen = storage.seen();
@@ -412,13 +417,7 @@ fn indexes_without_end() {
 #[test]
 fn credentials_stay_with_the_registry() {
     let storage = Arc::new(Server::start(|_, _| Reply::new(200, layer())));
-    let target = format!("http://{}/bucket?signature=x", storage.host());
-    let server = faulty(move |request, _| {
-        if request.header("authorization") != Some("Basic bWU6c2VjcmV0") {
-            return Some(Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""));
-        }
-        is_layer(request).then(|| Reply::new(307, "").header("Location", target.clone()))
-    });
+    let server = redirecting_to(&storage);
     let (_place, client) = client_with_password(&server);
     fetch_as(&client, &server).expect("fetched");
     let seen = storage.seen();
