@@ -50,7 +50,16 @@ fn make_in(
     make: fn(&Directory, &[u8]) -> Result<(), rootfs::Error>,
 ) -> Result<(), rootfs::Error> {
     let directory = root.parent_directory(path)?;
-    keep_mtime(&directory, || make(&directory, path.file_name()))?;
+    change_unnoticed(&directory, index, || make(&directory, path.file_name()))
+}
+
+/// Changes names of a directory, of which no snapshot tells.
+pub(super) fn change_unnoticed(
+    directory: &Directory,
+    index: &mut RootIndex,
+    change: impl FnOnce() -> Result<(), rootfs::Error>,
+) -> Result<(), rootfs::Error> {
+    keep_mtime(directory, change)?;
     if let Some(id) = index.lookup(directory.path()) {
         index.observe(id, directory.stat(b".")?.map(|now| now.observed));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use super::error::Error;
+use super::mount_points::change_unnoticed;
 use super::place::Place;
 use super::request::Request;
 use crate::rootfs::{self, Root};
@@ -64,14 +65,7 @@ fn remove_sockets(sockets: BTreeSet<ImagePath>, root: &Root, index: &mut RootInd
         let is_socket = root.stat(&path)?.is_some_and(|stat| stat.file_type == FileType::Socket);
         let Some(above) = path.parent().filter(|_| is_socket) else { continue };
         let directory = root.directory(&above)?;
-        let before = directory.stat(b".")?;
-        directory.remove(path.file_name())?;
-        if let Some(before) = before {
-            directory.set_mtime(b".", before.mtime)?;
-        }
-        if let Some(id) = index.lookup(&above) {
-            index.observe(id, directory.stat(b".")?.map(|now| now.observed));
-        }
+        change_unnoticed(&directory, index, || directory.remove(path.file_name()))?;
     }
     Ok(())
 }
