@@ -29,6 +29,7 @@ use crate::http;
 use crate::oci::Digest;
 use crate::rootfs::container::Facts;
 use crate::run::{self, Ids};
+use crate::sys;
 use flags::{Command, Flags};
 use logging::LogFormat;
 use progress::Bars;
@@ -158,6 +159,7 @@ pub fn executor(
     if arguments.first().is_some_and(|name| run::is_helper(name)) {
         return run::helper(&arguments);
     }
+    sys::give_large_memory_back();
     execute(arguments, &variable, become_root, |request| match build::run(request) {
         Ok(outcome) => Ok(outcome.digest),
         Err(error) => Err(Failure::of_build(error, request)),

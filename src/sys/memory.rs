@@ -1,4 +1,6 @@
-//! How much memory there is for this process and all that it starts.
+//! How much memory there is for this process and all that it starts, and how it is given back.
+
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt has no safe wrapper"))]
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +9,16 @@ use rustix::system::sysinfo;
 
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Makes sure that pieces of memory of 128 KiB and more go back to the system when they are freed. That is how glibc
+/// begins, but it keeps what is as large as anything that was freed before, unless it is told not to.
+pub fn give_large_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes numbers and touches nothing but malloc's own settings.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
+}
 
 /// The machine's memory, or less where a cgroup around this process has a limit. `None` if nobody says.
 pub fn memory_limit_bytes() -> Option<u64> {

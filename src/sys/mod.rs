@@ -17,7 +17,7 @@ mod records;
 pub mod signals;
 mod stop;
 
-pub use memory::memory_limit_bytes;
+pub use memory::{give_large_memory_back, memory_limit_bytes};
 pub use nix;
 pub use records::Malformed;
 pub use rustix::event;
