@@ -270,7 +270,8 @@ impl<'a> Builder<'a> {
             times: Clock::of(self.world.request).times(),
             threads: self.world.threads(),
         };
-        let written = layer::write(changeset, &self.site.place.root, self.world.store, &options)?;
+        let changes = changeset.changes(&self.site.index);
+        let written = layer::write(changes, &self.site.place.root, self.world.store, &options)?;
         tracing::debug!(digest = %written.descriptor.digest, bytes = written.descriptor.size, "layer written");
         Ok(Layered { descriptor: written.descriptor, diff_id: written.diff_id })
     }

@@ -121,9 +121,9 @@ impl World {
             snapshot::take(collected, SnapshotMode::Full, &self.root, &mut self.index, &self.ignored, self.threads);
         let Snapshot { changeset, work, handed_over, .. } = taken.map_err(Error::Snapshot)?;
         let snapshot = cpu_milliseconds() - written;
-        let told = changeset.iter().filter(|(_, change)| !matches!(change, Change::Parent(_)));
-        let told: Vec<&ImagePath> = told.map(|(path, _)| path).collect();
-        let mut wanted: Vec<&ImagePath> = changed.iter().chain(&directory).collect();
+        let told = changeset.changes(&self.index).filter(|(_, change)| !matches!(change, Change::Parent(_)));
+        let told: Vec<ImagePath> = told.map(|(path, _)| path).collect();
+        let mut wanted: Vec<ImagePath> = changed.iter().chain(&directory).cloned().collect();
         wanted.sort();
         if told != wanted {
             return Err(Error::WrongSnapshot { changed: changed.len(), told: told.len() });

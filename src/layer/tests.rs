@@ -13,7 +13,7 @@ use crate::sys::nix::unistd::geteuid;
 use crate::tree::{ContentHash, Observed, RootIndex, Standing};
 
 use crate::blobs::BlobStore;
-use crate::tree::{Change, Changeset, ImagePath, Kind, Node, Timestamp};
+use crate::tree::{Change, ImagePath, Kind, Node, Timestamp};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -217,7 +217,7 @@ fn written_and_applied() {
     let long = "n".repeat(200);
     fs::write(at(&long), "long name").expect("written");
     let root = Root::open(source.path()).expect("opened");
-    let mut changeset = Changeset::new();
+    let mut changeset = BTreeMap::new();
     let mut add = |name: &str| {
         let path = ImagePath::clean(name);
         let (node, _) = root.node(&path).expect("looked").expect("there");
@@ -236,7 +236,7 @@ fn written_and_applied() {
         let threads = NonZeroUsize::new(threads).expect("not zero");
         let compression = method.at_level(-1).expect("the default");
         let options = WriteOptions { format: Format::Oci, compression, times: Times::AsTheyAre, threads };
-        write(&changeset, &root, &store, &options).expect("written")
+        write(changeset.clone().into_iter(), &root, &store, &options).expect("written")
     };
     let layers = [Method::None, Method::Gzip, Method::Zstd].map(|method| {
         let written = layer(method, 1);
@@ -583,7 +583,7 @@ fn devices_owners_and_capabilities_come_back() {
     let source = tempfile::tempdir().expect("a directory");
     let root = Root::open(source.path()).expect("opened");
     let capability = hex::decode("0100000200040000000000000000000000000000").expect("hex");
-    let mut changeset = Changeset::new();
+    let mut changeset = BTreeMap::new();
     let node = |kind, xattrs| Node {
         kind,
         mode: 0o4711,
@@ -612,7 +612,7 @@ fn devices_owners_and_capabilities_come_back() {
     let threads = NonZeroUsize::MIN;
     let options =
         WriteOptions { format: Format::Docker, compression: Compression::default(), times: Times::AsTheyAre, threads };
-    let written = write(&changeset, &root, &store, &options).expect("written");
+    let written = write(changeset.clone().into_iter(), &root, &store, &options).expect("written");
     let mut tar = Vec::new();
     let blob = store.read(&written.descriptor.digest).expect("opened");
     flate2::read::MultiGzDecoder::new(blob).read_to_end(&mut tar).expect("gzip");
@@ -647,12 +647,12 @@ fn a_file_that_changes_meanwhile_is_an_error() {
         fs::write(source.path().join("f"), vec![b'x'; size]).expect("written");
         let kind = Kind::File { size: said, content: None };
         let node = Node { kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::EPOCH, xattrs: Vec::new() };
-        let mut changeset = Changeset::new();
+        let mut changeset = BTreeMap::new();
         changeset.insert(ImagePath::clean("f"), Change::Added(node.clone()));
-        let error = write(&changeset, &root, &store, &options).expect_err("it changed");
+        let error = write(changeset.clone().into_iter(), &root, &store, &options).expect_err("it changed");
         assert!(matches!(error, Error::FileChanged { .. }), "{error}");
         changeset.insert(ImagePath::clean("e/missing"), Change::Added(node));
-        let error = write(&changeset, &root, &store, &options).expect_err("it vanished");
+        let error = write(changeset.clone().into_iter(), &root, &store, &options).expect_err("it vanished");
         assert!(matches!(error, Error::Root(_)), "{error}");
     }
     let blobs = fs::read_dir(source.path().join("store/blobs/sha256")).expect("listed").count();

@@ -1,4 +1,4 @@
-//! Changeset to blob: read ahead, tar, hash, compress, hash, store, each on threads of its own.
+//! Changes to blob: read ahead, tar, hash, compress, hash, store, each on threads of its own.
 //!
 //! ```text
 //! readers ──> tar ──┬──> diff ID
@@ -21,7 +21,7 @@ use super::{Compression, Error, Method};
 use crate::blobs::BlobStore;
 use crate::oci::{Descriptor, DiffId, media_type};
 use crate::rootfs::{Directory, Root};
-use crate::tree::{Change, Changeset, ImagePath, Kind, Node, Timestamp};
+use crate::tree::{Change, ImagePath, Kind, Node, Timestamp};
 
 /// Files up to this size are read ahead by other threads; larger ones stream through the tar thread.
 const READ_AHEAD_BYTES: u64 = 64 * 1024;
@@ -104,13 +104,18 @@ impl Times {
     }
 }
 
-/// Writes what `changeset` says of `root` as one layer into `store`. Files must not change meanwhile: one that
-/// vanished or has another size than the changeset says is an error.
-pub fn write(changeset: &Changeset, root: &Root, store: &BlobStore, options: &WriteOptions) -> Result<Layer, Error> {
+/// Writes what `changes` say of `root`, in path order, as one layer into `store`. Files must not change meanwhile: one
+/// that vanished or has another size than a change says is an error.
+pub fn write(
+    changes: impl Iterator<Item = (ImagePath, Change)> + Send,
+    root: &Root,
+    store: &BlobStore,
+    options: &WriteOptions,
+) -> Result<Layer, Error> {
     let mut blob = store.writer()?;
     let blob_writer = &mut blob;
     let diff_id = thread::scope(|scope| {
-        let (to_read, read) = bounded::<Reading<'_>>(READ_AHEAD_FILES);
+        let (to_read, read) = bounded::<Reading>(READ_AHEAD_FILES);
         let (to_tar, ready) = bounded(READ_AHEAD_FILES);
         for _ in 0..options.threads.get().min(MOST_READERS) {
             let read = read.clone();
@@ -118,7 +123,7 @@ pub fn write(changeset: &Changeset, root: &Root, store: &BlobStore, options: &Wr
         }
         drop(read);
         let (blocks, behind) = blocks::start(scope, options.compression, options.threads, blob_writer);
-        scope.spawn(move || queue_entries(changeset, &to_read, &to_tar));
+        scope.spawn(move || queue_entries(changes, &to_read, &to_tar));
         let written = write_tar(&ready, root, options.times, blocks);
         drop(ready);
         behind.finish(written)
@@ -129,28 +134,32 @@ pub fn write(changeset: &Changeset, root: &Root, store: &BlobStore, options: &Wr
 }
 
 /// A file to read ahead and the slot for its bytes.
-struct Reading<'a> {
-    path: &'a ImagePath,
+struct Reading {
+    path: ImagePath,
     size: u64,
     slot: Sender<Result<Vec<u8>, Error>>,
 }
 
-/// One entry of the changeset, with the slot where its content will be if it is read ahead.
-struct Entry<'a> {
-    path: &'a ImagePath,
-    change: &'a Change,
+/// A change, with the slot where its content will be if it is read ahead.
+struct Entry {
+    path: ImagePath,
+    change: Change,
     content: Option<Receiver<Result<Vec<u8>, Error>>>,
 }
 
-fn queue_entries<'a>(changeset: &'a Changeset, to_read: &Sender<Reading<'a>>, to_tar: &Sender<Entry<'a>>) {
-    for (path, change) in changeset.iter() {
-        let content = match change {
+fn queue_entries(
+    changes: impl Iterator<Item = (ImagePath, Change)>,
+    to_read: &Sender<Reading>,
+    to_tar: &Sender<Entry>,
+) {
+    for (path, change) in changes {
+        let content = match &change {
             Change::Added(Node { kind: Kind::File { size, .. }, .. })
             | Change::Modified(Node { kind: Kind::File { size, .. }, .. })
                 if (1..=READ_AHEAD_BYTES).contains(size) =>
             {
                 let (slot, content) = bounded(1);
-                if to_read.send(Reading { path, size: *size, slot }).is_err() {
+                if to_read.send(Reading { path: path.clone(), size: *size, slot }).is_err() {
                     return;
                 }
                 Some(content)
@@ -163,11 +172,11 @@ fn queue_entries<'a>(changeset: &'a Changeset, to_read: &Sender<Reading<'a>>, to
     }
 }
 
-fn read_files(read: &Receiver<Reading<'_>>, root: &Root) {
+fn read_files(read: &Receiver<Reading>, root: &Root) {
     let mut opener = Opener { root, last: None };
     for Reading { path, size, slot } in read {
         // the tar thread hung up: it has an error of its own
-        let _ = slot.send(opener.open(path).and_then(|file| read_whole(&file, path, size)));
+        let _ = slot.send(opener.open(&path).and_then(|file| read_whole(&file, &path, size)));
     }
 }
 
@@ -232,14 +241,14 @@ fn same_size(path: &ImagePath, expected: u64, found: u64) -> Result<(), Error> {
     Err(Error::FileChanged { path: path.clone(), expected, found })
 }
 
-fn write_tar(ready: &Receiver<Entry<'_>>, root: &Root, times: Times, mut blocks: Blocks) -> Result<(), Error> {
+fn write_tar(ready: &Receiver<Entry>, root: &Root, times: Times, mut blocks: Blocks) -> Result<(), Error> {
     let mut opener = Opener { root, last: None };
     for Entry { path, change, content } in ready {
         // the image spec would allow `./`, but BuildKit writes no such entry and containerd passes over it: an engine makes `/`
         if path.is_root() {
             continue;
         }
-        let (member, mtime) = match change {
+        let (member, mtime) = match &change {
             Change::Added(node) | Change::Modified(node) | Change::Parent(node) => (Member::Node(node), times.of(node)),
             Change::Link { first, node } => (Member::Link { first, node }, times.of(node)),
             Change::Removed => (Member::Whiteout, times.of_whiteout()),
@@ -248,12 +257,12 @@ fn write_tar(ready: &Receiver<Entry<'_>>, root: &Root, times: Times, mut blocks:
             // BuildKit, too, writes it: there is no way to spell such a name
             tracing::warn!("{path} begins with .wh.: whoever reads the layer will take it for a removal");
         }
-        let Some(header) = header::encode(path, &member, mtime) else { continue };
+        let Some(header) = header::encode(&path, &member, mtime) else { continue };
         blocks.write(&header)?;
         let Member::Node(&Node { kind: Kind::File { size, .. }, .. }) = member else { continue };
         match content {
             Some(content) => blocks.write(&content.recv().map_err(|_| Error::Stopped)??)?,
-            None if size > 0 => stream_file(path, size, opener.open(path)?, &mut blocks)?,
+            None if size > 0 => stream_file(&path, size, opener.open(&path)?, &mut blocks)?,
             None => {}
         }
         blocks.pad(size)?;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::look::{Findings, Sighting, Unchanged};
+use super::look::{Findings, Unchanged};
+use super::sightings::Sighting;
 use crate::rootfs::Ignored;
-use crate::tree::{Change, Changeset, ImagePath, Node, NodeId, Observed, RootIndex, Standing};
+use crate::tree::{Changeset, ImagePath, Node, NodeId, Observed, RootIndex, Said, Standing};
 
 /// What two names of one file have in common.
 pub(super) type Inode = (u64, u64);
@@ -12,14 +13,6 @@ pub(super) type Inode = (u64, u64);
 /// The inode that `observed` names.
 pub(super) fn inode(observed: Observed) -> Inode {
     (observed.device, observed.inode)
-}
-
-/// An entry that a path gets by its own verdict.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) node: Node,
-    /// Is it new to the image?
-    pub(super) is_new: bool,
 }
 
 /// A name of an inode, before and after. The numbers only say which names belong together: those of one side are never
@@ -34,39 +27,47 @@ pub(super) struct Name {
 /// The difference between two states, path by path.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// In any order, each path once.
-    pub(super) entries: Vec<(ImagePath, Entry)>,
+    /// The entries that paths get by their own verdict.
+    pub(super) changeset: Changeset,
     /// All names that exist now of the inodes that have or had several names, as far as one of these may have changed.
     pub(super) names: BTreeMap<ImagePath, Name>,
     /// Topmost removed paths.
     pub(super) removed: BTreeSet<ImagePath>,
 }
 
+/// A file with several names that all get an entry.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// In path order.
+    names: Vec<NodeId>,
+    /// The name of which it is known what the file is.
+    like: NodeId,
+}
+
 impl Parts {
-    /// Makes the changeset. `node_of` says what is at a path that has no entry.
-    pub(super) fn changeset(self, node_of: impl Fn(&ImagePath) -> Node) -> Changeset {
-        let Parts { entries, names, removed } = self;
-        let own = |Entry { node, is_new }| if is_new { Change::Added(node) } else { Change::Modified(node) };
-        let mut changeset: Changeset = entries.into_iter().map(|(path, entry)| (path, own(entry))).collect();
-        add_link_groups(&mut changeset, &names, &node_of);
-        for path in removed {
-            if changeset.get(&path).is_none() {
-                changeset.insert(path, Change::Removed);
-            }
-        }
-        let mut parents: BTreeSet<ImagePath> = BTreeSet::new();
-        for (path, _) in changeset.iter() {
-            for parent in std::iter::successors(path.parent(), ImagePath::parent) {
-                if parent.is_root() || changeset.get(&parent).is_some() || !parents.insert(parent) {
+    /// Gives `id` an entry.
+    pub(super) fn say(&mut self, id: NodeId, is_new: bool) {
+        self.changeset.say(id, if is_new { Said::Added } else { Said::Modified });
+    }
+
+    /// Makes the changeset, where `index` is that of the later state, and tells which files with several names are in it.
+    pub(super) fn changeset(self, index: &RootIndex) -> (Changeset, Vec<Group>) {
+        let Parts { mut changeset, names, mut removed } = self;
+        let groups = add_link_groups(&mut changeset, &names, index);
+        removed.retain(|path| index.lookup(path).is_none_or(|id| changeset.said(id).is_none()));
+        let mut parents: HashSet<NodeId> = HashSet::new();
+        let of_removed = removed.iter().filter_map(|path| index.lookup(&path.parent()?));
+        let nearest = changeset.present().filter_map(|id| index.parent(id)).chain(of_removed);
+        for parent in nearest {
+            for parent in std::iter::successors(Some(parent), |&id| index.parent(id)) {
+                if parent == index.root() || changeset.said(parent).is_some() || !parents.insert(parent) {
                     break;
                 }
             }
         }
-        for parent in parents {
-            let node = node_of(&parent);
-            changeset.insert(parent, Change::Parent(node));
-        }
-        changeset
+        parents.into_iter().for_each(|parent| changeset.say(parent, Said::Parent));
+        *changeset.removed_mut() = removed;
+        (changeset, groups)
     }
 }
 
@@ -74,24 +75,23 @@ impl Parts {
 ///
 /// A group changed if one of its names has an entry, or if it is not what is left of one group of before. Where a
 /// group was split, the part that holds the first name and has no entry by itself counts as what is left.
-fn add_link_groups(
-    changeset: &mut Changeset,
-    names: &BTreeMap<ImagePath, Name>,
-    node_of: &impl Fn(&ImagePath) -> Node,
-) {
-    let mut by_inode: HashMap<Inode, Vec<&ImagePath>> = HashMap::new();
+fn add_link_groups(changeset: &mut Changeset, names: &BTreeMap<ImagePath, Name>, index: &RootIndex) -> Vec<Group> {
+    let mut by_inode: HashMap<Inode, Vec<(&ImagePath, NodeId)>> = HashMap::new();
     for (path, name) in names {
-        by_inode.entry(name.after).or_default().push(path);
+        if let Some(id) = index.lookup(path) {
+            by_inode.entry(name.after).or_default().push((path, id));
+        }
     }
-    let mut groups: Vec<Vec<&ImagePath>> = by_inode.into_values().collect();
+    let mut groups: Vec<Vec<(&ImagePath, NodeId)>> = by_inode.into_values().collect();
     groups.sort_unstable();
-    let mut heirs: HashMap<Inode, &ImagePath> = HashMap::new();
+    let mut heirs: HashMap<Inode, NodeId> = HashMap::new();
+    let mut changed_groups = Vec::new();
     for group in groups {
-        let Some((&first, others)) = group.split_first() else { continue };
-        let changed = group.iter().find_map(|path| changeset.get(path)).and_then(Change::node).cloned();
+        let Some((&(first_path, first), others)) = group.split_first() else { continue };
+        let changed = group.iter().map(|&(_, id)| id).find(|&id| changeset.said(id).is_some());
         if changed.is_none() {
-            let before = names[first].before;
-            let is_part = group.iter().all(|path| names[*path].before == before);
+            let before = names[first_path].before;
+            let is_part = group.iter().all(|(path, _)| names[*path].before == before);
             let is_left = match before {
                 Some(before) if is_part => *heirs.entry(before).or_insert(first) == first,
                 // Nobody had looked at this single name: nothing says that it had others.
@@ -101,13 +101,13 @@ fn add_link_groups(
                 continue;
             }
         }
-        let node = changed.unwrap_or_else(|| node_of(first));
-        for &other in others {
-            changeset.insert(other.clone(), Change::Link { first: first.clone(), node: node.clone() });
-        }
-        let is_new = matches!(changeset.get(first), Some(Change::Added(_)));
-        changeset.insert(first.clone(), if is_new { Change::Added(node) } else { Change::Modified(node) });
+        others.iter().for_each(|&(_, other)| changeset.say(other, Said::LinkTo(first)));
+        let is_new = changeset.said(first) == Some(Said::Added);
+        changeset.say(first, if is_new { Said::Added } else { Said::Modified });
+        let names = group.iter().map(|&(_, id)| id).collect();
+        changed_groups.push(Group { names, like: changed.unwrap_or(first) });
     }
+    changed_groups
 }
 
 /// The changeset that `findings` make of what `index` knew before; the index is then what was found and what the layer
@@ -123,17 +123,24 @@ pub(super) fn apply(index: &mut RootIndex, ignored: &Ignored, findings: Findings
     for path in &findings.gone {
         index.remove(path);
     }
-    let entries = findings.changed.into_iter().map(|(path, Sighting { node, observed })| {
+    let mut parts = Parts { names, removed, ..Parts::default() };
+    for (path, Sighting { node, observed }) in findings.changed.into_iter() {
         let is_new = index.lookup(&path).is_none_or(|id| index.standing(id) == Standing::Foreign);
-        index.insert(&path, &node, Some(observed), Standing::Image);
-        (path, Entry { node, is_new })
-    });
-    let parts = Parts { entries: entries.collect(), names, removed };
-    let changeset = parts.changeset(|path| {
-        let id = index.lookup(path).expect("what is on disk was known or found");
-        on_disk.get(&id).map_or_else(|| index.node(id), Node::clone)
-    });
-    remember(index, &changeset);
+        let id = index.insert(&path, &node, Some(observed), Standing::Image);
+        parts.say(id, is_new);
+    }
+    let (changeset, groups) = parts.changeset(index);
+    for Group { names, like } in groups {
+        let node = on_disk.remove(&like).unwrap_or_else(|| index.node(like));
+        for id in names {
+            index.insert(&index.path(id), &node, index.observed(id), Standing::Image);
+        }
+    }
+    for parent in changeset.present() {
+        if index.standing(parent) == Standing::Foreign {
+            index.set_standing(parent, Standing::Image);
+        }
+    }
     changeset
 }
 
@@ -164,10 +171,10 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
     };
     let mut names: BTreeMap<ImagePath, Name> = BTreeMap::new();
     for (path, now) in changed() {
-        let id = index.lookup(path);
+        let id = index.lookup(&path);
         let name = Name { before: id.and_then(before), after: inode(now.observed) };
         if !is_alone(id, &name) {
-            names.insert(path.clone(), name);
+            names.insert(path, name);
         }
     }
     for same in unchanged() {
@@ -180,7 +187,7 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
         return names;
     }
     let mut looked_at: HashSet<NodeId> = findings.unchanged.iter().map(|same| same.id).collect();
-    looked_at.extend(findings.changed.iter().filter_map(|(path, _)| index.lookup(path)));
+    looked_at.extend(findings.changed.iter().filter_map(|(path, _)| index.lookup(&path)));
     let mut untouched: BTreeMap<ImagePath, Name> = BTreeMap::new();
     for name in names.values() {
         for inode in name.before.into_iter().chain([name.after]) {
@@ -199,22 +206,4 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
     }
     untouched.append(&mut names);
     untouched
-}
-
-/// Brings the index up to what the layer will say.
-fn remember(index: &mut RootIndex, changeset: &Changeset) {
-    for (path, change) in changeset.iter() {
-        let Some((id, node)) = index.lookup(path).zip(change.node()) else { continue };
-        match change {
-            Change::Parent(_) => {
-                if index.standing(id) == Standing::Foreign {
-                    index.set_standing(id, Standing::Image);
-                }
-            }
-            _ => {
-                let observed = index.observed(id);
-                index.insert(path, node, observed, Standing::Image);
-            }
-        }
-    }
 }

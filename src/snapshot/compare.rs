@@ -1,6 +1,7 @@
 //! Compares one path on disk with what the index holds of it; reads a file only where metadata cannot tell.
 
-use super::look::{Evidence, Look, Outcome, Sighting, Unchanged};
+use super::look::{Evidence, Look, Outcome, Unchanged};
+use super::sightings::Sighting;
 use super::{Error, SnapshotMode, Verdict, Work, hash_file};
 use crate::rootfs::{Directory, Stat};
 use crate::sys::fs::FileType;
@@ -58,7 +59,7 @@ impl Look<'_> {
         if self.mode == SnapshotMode::Full && matches!(node.kind, Kind::File { content: None, .. }) {
             read_content(directory, name, &mut node, &mut outcome.findings.work)?;
         }
-        outcome.findings.changed.push((path, Sighting { node, observed }));
+        outcome.findings.changed.push(&path, &Sighting { node, observed });
         Ok(())
     }
 

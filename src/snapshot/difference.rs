@@ -1,6 +1,6 @@
 //! The difference between two indexes: what `--single-snapshot` records.
 
-use super::changes::{Entry, Name, Parts, inode};
+use super::changes::{Name, Parts, inode};
 use super::{SnapshotMode, Verdict};
 use crate::tree::{Changeset, Kind, NodeId, RootIndex, Standing};
 
@@ -25,10 +25,8 @@ pub fn difference(before: &RootIndex, after: &RootIndex) -> Changeset {
             }
         }
     }
-    parts.changeset(|path| {
-        let id = after.lookup(path).expect("entries, their parents and links are paths of the state after");
-        after.node(id)
-    })
+    // both states were taken from disk, so that the names of a file are alike already
+    parts.changeset(after).0
 }
 
 fn compare(before: &RootIndex, after: &RootIndex, old: Option<NodeId>, new: NodeId, parts: &mut Parts) {
@@ -56,7 +54,7 @@ fn compare(before: &RootIndex, after: &RootIndex, old: Option<NodeId>, new: Node
     let is_new = old.is_none_or(|old| before.standing(old) == Standing::Foreign);
     // `/` becomes part of the image without an entry, as a parent.
     if differs && !(is_new && new == after.root()) {
-        parts.entries.push((path(), Entry { node, is_new }));
+        parts.say(new, is_new);
     }
     if after.is_directory(new) {
         return;

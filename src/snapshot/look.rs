@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
+use super::sightings::Sightings;
 use super::{Candidates, Error, SnapshotMode, Work};
 use crate::rootfs::{Directory, Ignored, Root, Stat};
 use crate::sys::fs::FileType;
@@ -24,13 +25,6 @@ pub(super) enum Evidence {
     Content,
 }
 
-/// What is at a path now.
-#[derive(Debug)]
-pub(super) struct Sighting {
-    pub(super) node: Node,
-    pub(super) observed: Observed,
-}
-
 /// A path of the index of which the mode says that it is the same.
 #[derive(Debug)]
 pub(super) struct Unchanged {
@@ -46,7 +40,7 @@ pub(super) struct Unchanged {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// New or different paths.
-    pub(super) changed: Vec<(ImagePath, Sighting)>,
+    pub(super) changed: Sightings,
     /// Paths that are the same, but not as observed.
     pub(super) unchanged: Vec<Unchanged>,
     /// Paths of the index of which nothing is left; what was below them is not listed.
@@ -58,7 +52,7 @@ pub(super) struct Findings {
 
 impl Findings {
     fn merge(&mut self, mut other: Findings) {
-        self.changed.append(&mut other.changed);
+        self.changed.append(other.changed);
         self.unchanged.append(&mut other.unchanged);
         self.gone.append(&mut other.gone);
         self.sockets.append(&mut other.sockets);
@@ -67,8 +61,7 @@ impl Findings {
 
     /// A path that was named and that is in a directory that was read was looked at twice, and is the same.
     fn sorted(mut self) -> Findings {
-        self.changed.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        self.changed.dedup_by(|(one, _), (other, _)| one == other);
+        self.changed.sort();
         self.gone.sort_unstable();
         self.gone.dedup();
         self
@@ -84,8 +77,7 @@ impl Findings {
 
     /// Is something at `path` now that is no directory?
     pub(super) fn is_replaced(&self, path: &ImagePath) -> bool {
-        let found = self.changed.binary_search_by(|(at, _)| at.cmp(path));
-        found.is_ok_and(|place| !self.changed[place].1.node.is_directory())
+        self.changed.get(path).is_some_and(|now| !now.node.is_directory())
     }
 }
 
@@ -219,7 +211,6 @@ impl<'a> Look<'a> {
             let each = tasks.len().div_ceil(TURNS_PER_THREAD * rayon::current_num_threads()).clamp(1, TASKS_PER_TURN);
             let turns = tasks.par_chunks(each).map(|turn| self.turn(turn));
             let turns: Vec<Outcome> = turns.collect::<Result<_, Error>>()?;
-            findings.changed.reserve_exact(turns.iter().map(|turn| turn.findings.changed.len()).sum());
             let mut next = Vec::new();
             for mut turn in turns {
                 findings.merge(turn.findings);

@@ -42,6 +42,7 @@ mod look;
 mod marks;
 mod mode;
 mod reader;
+mod sightings;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -102,7 +103,7 @@ pub enum Error {
 /// What changed, and what it cost to know.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The difference between the index and the root.
+    /// The difference between the index of before and the root, of which the index of after has the nodes.
     pub changeset: Changeset,
     /// Sockets that came: they are on disk, in no layer and not in the index.
     pub sockets: Vec<ImagePath>,
@@ -200,20 +201,21 @@ pub fn take(
 }
 
 /// The slow and obvious snapshot: looks at every path, believes no ctime, reads every file. Leaves the index as it is,
-/// so that it can judge what [`take`] finds from the same index.
+/// so that it can judge what [`take`] finds from the same index; what that would become comes with the snapshot.
 pub fn judge(
     mode: SnapshotMode,
     root: &Root,
     index: &RootIndex,
     ignored: &Ignored,
     threads: usize,
-) -> Result<Snapshot, Error> {
+) -> Result<(Snapshot, RootIndex), Error> {
     let look = Look::new(root, index, ignored, mode, Evidence::Content);
     let mut findings = on_threads(threads, || look.at(Candidates::Everything(LostTrack::NotWatched)))??;
     let sockets = mem::take(&mut findings.sockets);
     let work = findings.work;
-    let changeset = changes::apply(&mut index.clone(), ignored, findings);
-    Ok(Snapshot { changeset, sockets, work, handed_over: None })
+    let mut index = index.clone();
+    let changeset = changes::apply(&mut index, ignored, findings);
+    Ok((Snapshot { changeset, sockets, work, handed_over: None }, index))
 }
 
 /// What all threads of the process have used so far.

@@ -1,12 +1,12 @@
 //! `--verify-snapshots`: every snapshot is judged by a walk that reads every file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::tracker::{Candidates, Collected};
 use super::{Error, Snapshot, SnapshotMode, judge, take};
 use crate::rootfs::{Ignored, Root};
-use crate::tree::{Change, Changeset, ImagePath, RootIndex};
+use crate::tree::{Change, ImagePath, RootIndex};
 
 /// Differences that are told one by one; of more, only the number.
 const MOST_TOLD: usize = 20;
@@ -20,13 +20,17 @@ pub fn take_verified(
     ignored: &Ignored,
     threads: usize,
 ) -> Result<Snapshot, Error> {
-    let judged = judge(mode, root, index, ignored, threads)?;
+    let (judged, judged_index) = judge(mode, root, index, ignored, threads)?;
+    let told = judged.changeset.changes(&judged_index).collect();
+    drop(judged_index);
     let seen = collected.candidates.clone();
     let snapshot = take(collected, mode, root, index, ignored, threads)?;
-    let differences = Differences::between(&snapshot.changeset, &judged.changeset, &seen);
+    let differences = Differences::between(&snapshot.changeset.changes(index).collect(), &told, &seen);
     tracing::debug!(work = ?judged.work, differences = differences.0.len(), "snapshot judged");
     if differences.0.is_empty() { Ok(snapshot) } else { Err(Error::Differs(differences)) }
 }
+
+type Changes = BTreeMap<ImagePath, Change>;
 
 /// Where a snapshot and its judge do not agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +55,9 @@ enum Seen {
 }
 
 impl Differences {
-    fn between(snapshot: &Changeset, judged: &Changeset, candidates: &Candidates) -> Differences {
-        let paths: BTreeSet<&ImagePath> = snapshot.iter().chain(judged.iter()).map(|(path, _)| path).collect();
-        let differing = paths.into_iter().filter(|path| snapshot.get(path) != judged.get(path));
+    fn between(snapshot: &Changes, judged: &Changes, candidates: &Candidates) -> Differences {
+        let paths: BTreeSet<&ImagePath> = snapshot.keys().chain(judged.keys()).collect();
+        let differing = paths.into_iter().filter(|path| snapshot.get(*path) != judged.get(*path));
         let difference = |path: &ImagePath| {
             let (ours, theirs) = (snapshot.get(path), judged.get(path));
             let (snapshot, judge) = match (word(ours), word(theirs)) {
@@ -123,7 +127,7 @@ mod tests {
 
     #[test]
     fn told() {
-        let (mut ours, mut theirs) = (Changeset::new(), Changeset::new());
+        let (mut ours, mut theirs) = (Changes::new(), Changes::new());
         let path = |text: &str| ImagePath::clean(text);
         for changeset in [&mut ours, &mut theirs] {
             changeset.insert(path("/same"), Change::Added(node(1)));

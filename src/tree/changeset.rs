@@ -1,8 +1,10 @@
 //! [`Changeset`]: what a layer records.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
+use std::iter;
 
-use super::{ImagePath, Node};
+use super::{ImagePath, Node, NodeId, RootIndex};
 
 /// What a layer says of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +39,52 @@ impl Change {
     }
 }
 
-/// The difference between two states of the root, in path order: parents before their children.
+/// A [`Change`] of a path that is there, but for the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// See [`Change::Added`].
+    Added,
+    /// See [`Change::Modified`].
+    Modified,
+    /// See [`Change::Link`].
+    LinkTo(NodeId),
+    /// See [`Change::Parent`].
+    Parent,
+}
+
+/// What is next in path order.
+#[derive(Clone, Copy)]
+enum Turn {
+    Itself(NodeId),
+    Inside(NodeId),
+}
+
+impl Turn {
+    /// Compares the turns of siblings. What is inside of `a` comes where `a/` would: after `a-b`, and before `a0`.
+    fn compare(self, other: Turn, index: &RootIndex) -> Ordering {
+        let ((one, slash), (other, other_slash)) = (self.name(index), other.name(index));
+        let common = one.len().min(other.len());
+        one[..common]
+            .cmp(&other[..common])
+            .then_with(|| one[common..].iter().chain(slash).cmp(other[common..].iter().chain(other_slash)))
+    }
+
+    fn name(self, index: &RootIndex) -> (&[u8], &'static [u8]) {
+        match self {
+            Turn::Itself(id) => (index.name(id), b""),
+            Turn::Inside(id) => (index.name(id), b"/"),
+        }
+    }
+}
+
+/// The difference between two states of the root.
+///
+/// What is there now, the index of the later state has already: a changeset only names it, in about 20 bytes for each
+/// path, and is true while that index stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changeset {
-    changes: BTreeMap<ImagePath, Change>,
+    said: HashMap<NodeId, Said>,
+    removed: BTreeSet<ImagePath>,
 }
 
 impl Changeset {
@@ -49,39 +93,142 @@ impl Changeset {
         Changeset::default()
     }
 
-    /// Says `change` of `path`; what was said of it before is forgotten.
-    pub fn insert(&mut self, path: ImagePath, change: Change) {
-        self.changes.insert(path, change);
+    /// Says `said` of `id`; what was said of it before is forgotten.
+    pub fn say(&mut self, id: NodeId, said: Said) {
+        self.said.insert(id, said);
     }
 
-    /// Forgets `path`.
-    pub fn remove(&mut self, path: &ImagePath) -> Option<Change> {
-        self.changes.remove(path)
+    /// Forgets what was said of `id`.
+    pub fn forget(&mut self, id: NodeId) {
+        self.said.remove(&id);
     }
 
-    /// What is said of `path`.
-    pub fn get(&self, path: &ImagePath) -> Option<&Change> {
-        self.changes.get(path)
+    /// What is said of `id`.
+    pub fn said(&self, id: NodeId) -> Option<Said> {
+        self.said.get(&id).copied()
     }
 
-    /// All changes in path order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&ImagePath, &Change)> {
-        self.changes.iter()
+    /// All paths that are there and of which something is said, in no order.
+    pub fn present(&self) -> impl Iterator<Item = NodeId> {
+        self.said.keys().copied()
+    }
+
+    /// The paths that are gone.
+    pub fn removed(&self) -> &BTreeSet<ImagePath> {
+        &self.removed
+    }
+
+    /// The same, to be changed. Nothing else may be said of any of them.
+    pub fn removed_mut(&mut self) -> &mut BTreeSet<ImagePath> {
+        &mut self.removed
+    }
+
+    /// All changes in path order: parents before their children. `index` is that of the later state.
+    pub fn changes(&self, index: &RootIndex) -> impl Iterator<Item = (ImagePath, Change)> {
+        let mut present = self.in_path_order(index).into_iter();
+        let mut removed = self.removed.iter();
+        let mut next_present = None;
+        let mut next_removed = None;
+        iter::from_fn(move || {
+            next_present = next_present.take().or_else(|| present.next().map(|id| (index.path(id), id)));
+            next_removed = next_removed.take().or_else(|| removed.next());
+            match next_removed.take_if(|gone| next_present.as_ref().is_none_or(|(path, _)| **gone < *path)) {
+                Some(gone) => Some((gone.clone(), Change::Removed)),
+                None => next_present.take().map(|(path, id)| (path, self.change(id, index))),
+            }
+        })
+    }
+
+    /// What is said something of, in path order. The paths themselves would take more memory than all else: names are
+    /// compared, directory by directory.
+    fn in_path_order(&self, index: &RootIndex) -> Vec<NodeId> {
+        let mut inside: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+        for mut id in self.present() {
+            while let Some(parent) = index.parent(id) {
+                let siblings = inside.entry(parent).or_default();
+                siblings.push(id);
+                if siblings.len() > 1 || self.said.contains_key(&parent) {
+                    break;
+                }
+                // only what is below it has been said anything of
+                id = parent;
+            }
+        }
+        let mut order = Vec::with_capacity(self.said.len());
+        let mut left = vec![Turn::Inside(index.root()), Turn::Itself(index.root())];
+        while let Some(turn) = left.pop() {
+            match turn {
+                Turn::Itself(id) => order.extend(self.said.contains_key(&id).then_some(id)),
+                Turn::Inside(id) => {
+                    let first = left.len();
+                    for child in inside.remove(&id).unwrap_or_default() {
+                        left.push(Turn::Itself(child));
+                        left.extend(inside.contains_key(&child).then_some(Turn::Inside(child)));
+                    }
+                    left[first..].sort_unstable_by(|one, other| other.compare(*one, index));
+                }
+            }
+        }
+        order
+    }
+
+    fn change(&self, id: NodeId, index: &RootIndex) -> Change {
+        let node = index.node(id);
+        match self.said[&id] {
+            Said::Added => Change::Added(node),
+            Said::Modified => Change::Modified(node),
+            Said::LinkTo(first) => Change::Link { first: index.path(first), node },
+            Said::Parent => Change::Parent(node),
+        }
     }
 
     /// Number of entries, parents included.
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.said.len() + self.removed.len()
     }
 
     /// Is there nothing to record? Parents alone do not make a layer.
     pub fn is_empty(&self) -> bool {
-        self.changes.values().all(|change| matches!(change, Change::Parent(_)))
+        self.removed.is_empty() && self.said.values().all(|said| *said == Said::Parent)
     }
 }
 
-impl FromIterator<(ImagePath, Change)> for Changeset {
-    fn from_iter<I: IntoIterator<Item = (ImagePath, Change)>>(changes: I) -> Changeset {
-        Changeset { changes: changes.into_iter().collect() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Kind, Standing, Timestamp};
+
+    #[test]
+    fn changes_come_in_path_order() {
+        let mut index = RootIndex::new();
+        let node = |kind| Node { kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::EPOCH, xattrs: Vec::new() };
+        let (directory, file) = (node(Kind::Directory), node(Kind::File { size: 0, content: None }));
+        let mut add = |path, node| index.insert(&ImagePath::clean(path), node, None, Standing::Image);
+        let [c, below, a, beside] =
+            [("/c", &file), ("/a/b", &file), ("/a", &directory), ("/a-b", &file)].map(|(path, node)| add(path, node));
+        let mut changeset = Changeset::new();
+        changeset.say(a, Said::Parent);
+        assert!(changeset.is_empty());
+        assert!(changeset.changes(&index).eq([(ImagePath::clean("/a"), Change::Parent(directory.clone()))]));
+        changeset.say(c, Said::LinkTo(below));
+        changeset.say(below, Said::Added);
+        changeset.say(beside, Said::Modified);
+        let removed = ["/b", "/a/a"].map(ImagePath::clean);
+        changeset.removed_mut().extend(removed);
+        let wanted = [
+            ("/a", Change::Parent(directory)),
+            ("/a-b", Change::Modified(file.clone())),
+            ("/a/a", Change::Removed),
+            ("/a/b", Change::Added(file.clone())),
+            ("/b", Change::Removed),
+            ("/c", Change::Link { first: ImagePath::clean("/a/b"), node: file }),
+        ];
+        assert_eq!(changeset.len(), wanted.len());
+        assert!(changeset.changes(&index).eq(wanted.map(|(path, change)| (ImagePath::clean(path), change))));
+        [a, beside, c].into_iter().for_each(|id| changeset.forget(id));
+        let left = changeset.changes(&index).map(|(path, _)| path.to_string());
+        assert!(left.eq(["/a/a", "/a/b", "/b"]), "also without the parents");
+        changeset.forget(below);
+        assert!(!changeset.is_empty());
     }
 }

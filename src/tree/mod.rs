@@ -8,7 +8,7 @@ mod index;
 mod node;
 mod path;
 
-pub use changeset::{Change, Changeset};
+pub use changeset::{Change, Changeset, Said};
 pub use index::{IndexEntry, Moment, NodeId, RootIndex, Standing};
 pub use node::{ContentHash, Kind, Node, Observed, Timestamp, Xattrs};
 pub use path::{BadPath, ImagePath};

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A moment as a file carries it: seconds since 1970 (may be negative) and nanoseconds below a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Whole seconds since 1970-01-01 UTC, rounded towards the past.
     pub seconds: i64,
@@ -26,7 +28,7 @@ impl Timestamp {
 ///
 /// Packed, since a `u128` is aligned to 16 bytes: a [`Node`] would be 112 bytes long instead of 88, and a changeset
 /// holds one for every changed path.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(Rust, packed(8))]
 pub struct ContentHash(pub u128);
 
@@ -37,7 +39,7 @@ impl fmt::Debug for ContentHash {
 }
 
 /// What is at a path, with what only that kind has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file. `content` is `None` while nobody has read it.
     File {
@@ -77,7 +79,7 @@ pub enum Kind {
 pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// The image fields of one path: what a layer says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// What it is.
     pub kind: Kind,
@@ -112,7 +114,7 @@ impl Node {
 
 /// What `lstat` said of a path when we last looked or wrote: the name of its inode, and the ctime, which moves
 /// with every change of content or metadata and which no ordinary program can set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Observed {
     /// Device of the file system.
     pub device: u64,

@@ -73,6 +73,26 @@ impl ImagePath {
         ImagePath(bytes.into_boxed_slice())
     }
 
+    /// The path whose components `names` gives, the last one first.
+    pub(super) fn from_names_upwards<'a, I: Iterator<Item = &'a [u8]>>(names: impl Fn() -> I) -> ImagePath {
+        let length: usize = names().map(|name| name.len() + 1).sum();
+        if length == 0 {
+            return ImagePath::root();
+        }
+        let mut bytes = vec![b'/'; length];
+        let mut end = length;
+        for name in names() {
+            bytes[end - name.len()..end].copy_from_slice(name);
+            end -= name.len() + 1;
+        }
+        ImagePath(bytes.into_boxed_slice())
+    }
+
+    /// What [`ImagePath::split_name`] took apart.
+    pub(crate) fn from_parent(parent: &[u8], name: &[u8]) -> ImagePath {
+        ImagePath([parent, b"/", name].concat().into_boxed_slice())
+    }
+
     /// The path of `relative` below this one, cleaned; an absolute `relative` replaces this path.
     pub fn resolve(&self, relative: impl AsRef<[u8]>) -> ImagePath {
         let relative = relative.as_ref();
@@ -116,8 +136,13 @@ impl ImagePath {
 
     /// The last component; empty for the root.
     pub fn file_name(&self) -> &[u8] {
+        self.split_name().1
+    }
+
+    /// What is before the last slash, nothing for what is in the root directory, and what is after it.
+    pub(crate) fn split_name(&self) -> (&[u8], &[u8]) {
         let slash = self.0.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        &self.0[slash + 1..]
+        (&self.0[..slash], &self.0[slash + 1..])
     }
 
     /// The bytes, beginning with a slash.

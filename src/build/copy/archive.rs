@@ -103,7 +103,7 @@ impl Unpacking<'_, '_, '_> {
                 Failure::Archive(source) => failed(source),
                 Failure::Root(error) => error,
             })?;
-        recorder.record(path, node, observed, standing);
+        recorder.record(&path, &node, observed, standing);
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Unpacking<'_, '_, '_> {
             recorder.clear(parent, &path)?;
         }
         parent.create_hard_link(path.file_name(), &from, target.file_name())?;
-        recorder.record_link(&target, path)
+        recorder.record_link(&target, &path)
     }
 }
 

@@ -1,11 +1,11 @@
 //! [`Recorder`]: keeps root, index and changeset in step while a copy writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::CopyError;
 use crate::rootfs::{Directory, Ignored, Root};
-use crate::tree::{Change, Changeset, ImagePath, IndexEntry, Node, Observed, RootIndex, Standing};
+use crate::tree::{Changeset, ImagePath, IndexEntry, Node, NodeId, Observed, RootIndex, Said, Standing};
 
 /// A directory that the copy made or wrote into. Its attributes are set at the end: writing into it moves its times.
 struct Touched {
@@ -79,7 +79,7 @@ impl<'a> Recorder<'a> {
     /// Makes a directory in `parent`, which [`Recorder::open_for`] gave.
     pub(super) fn create(&mut self, parent: &Directory, path: &ImagePath, node: Node) -> Result<(), CopyError> {
         parent.create_directory(path.file_name())?;
-        self.record(path.clone(), node.clone(), None, Standing::Image);
+        self.record(path, &node, None, Standing::Image);
         self.directories.insert(path.clone(), Touched { node, before: None });
         Ok(())
     }
@@ -103,40 +103,48 @@ impl<'a> Recorder<'a> {
         }
         parent.remove_tree(path.file_name())?;
         self.directories.retain(|directory, _| !directory.is_within(path));
-        let below: Vec<ImagePath> =
-            self.changes.iter().map(|(at, _)| at).filter(|at| at.is_within(path) && *at != path).cloned().collect();
-        for at in below {
-            self.changes.remove(&at);
+        for id in self.index.lookup(path).into_iter().flat_map(|id| self.index.subtree(id).skip(1)) {
+            self.changes.forget(id);
         }
+        self.changes.removed_mut().retain(|at| at == path || !at.is_within(path));
         Ok(())
     }
 
     /// Remembers what now is at `path`. Equal to what the index had, it is no change.
-    pub(super) fn record(&mut self, path: ImagePath, node: Node, observed: Option<Observed>, standing: Standing) {
-        let old = self.index.get(&path);
-        let standing = if self.ignored.is_untouchable(&path) { Standing::Masked } else { standing };
-        self.index.insert(&path, &node, observed, standing);
+    pub(super) fn record(
+        &mut self,
+        path: &ImagePath,
+        node: &Node,
+        observed: Option<Observed>,
+        standing: Standing,
+    ) -> NodeId {
+        let old_id = self.index.lookup(path);
+        let old = old_id.map(|id| self.index.entry(id));
+        let said = old_id.and_then(|id| self.changes.said(id));
+        let standing = if self.ignored.is_untouchable(path) { Standing::Masked } else { standing };
+        let id = self.index.insert(path, node, observed, standing);
         if let Some(seen) = old.as_ref().and_then(|old| old.observed).filter(|seen| seen.links > 1) {
             self.observe_names(seen.device, seen.inode);
         }
-        let is_new = matches!(self.changes.get(&path), Some(Change::Added(_)))
-            || old.as_ref().is_none_or(|old| old.standing == Standing::Foreign);
+        let is_new = said == Some(Said::Added) || old.as_ref().is_none_or(|old| old.standing == Standing::Foreign);
         if is_new {
-            self.changes.insert(path, Change::Added(node));
-        } else if self.changes.get(&path).is_some() || old.is_some_and(|old| differs(&old, &node)) {
-            self.changes.insert(path, Change::Modified(node));
+            self.changes.removed_mut().remove(path);
+            self.changes.say(id, Said::Added);
+        } else if said.is_some() || old.is_some_and(|old| differs(&old, node)) {
+            self.changes.say(id, Said::Modified);
         }
+        id
     }
 
     /// Remembers that `path` is now another name of the file `first`, which was recorded.
-    pub(super) fn record_link(&mut self, first: &ImagePath, path: ImagePath) -> Result<(), CopyError> {
+    pub(super) fn record_link(&mut self, first: &ImagePath, path: &ImagePath) -> Result<(), CopyError> {
         let vanished = || CopyError::Vanished { path: path.clone() };
         let node = self.index.get(first).map(|entry| entry.node).ok_or_else(vanished)?;
-        let observed = self.root.stat(&path)?.map(|stat| stat.observed).ok_or_else(vanished)?;
-        let is_new = self.index.get(&path).is_none_or(|old| old.standing == Standing::Foreign);
-        self.record(path.clone(), node.clone(), Some(observed), Standing::Image);
-        if self.changes.get(&path).is_none() {
-            self.changes.insert(path, if is_new { Change::Added(node) } else { Change::Modified(node) });
+        let observed = self.root.stat(path)?.map(|stat| stat.observed).ok_or_else(vanished)?;
+        let is_new = self.index.get(path).is_none_or(|old| old.standing == Standing::Foreign);
+        let id = self.record(path, &node, Some(observed), Standing::Image);
+        if self.changes.said(id).is_none() {
+            self.changes.say(id, if is_new { Said::Added } else { Said::Modified });
         }
         let inode = (observed.device, observed.inode);
         if self.linked.last() != Some(&inode) {
@@ -148,11 +156,12 @@ impl<'a> Recorder<'a> {
     /// Removes `path` with all below it, as a whiteout does.
     pub(super) fn remove(&mut self, parent: &Directory, path: &ImagePath) -> Result<(), CopyError> {
         self.clear(parent, path)?;
-        let was_in_image = self.index.lookup(path).is_some_and(|id| self.index.standing(id) != Standing::Foreign);
+        let Some(id) = self.index.lookup(path) else { return Ok(()) };
+        let was_in_image = self.index.standing(id) != Standing::Foreign;
+        self.changes.forget(id);
         self.index.remove(path);
-        self.changes.remove(path);
         if was_in_image {
-            self.changes.insert(path.clone(), Change::Removed);
+            self.changes.removed_mut().insert(path.clone());
         }
         Ok(())
     }
@@ -196,8 +205,10 @@ impl<'a> Recorder<'a> {
         }
         let observed = directory.stat(b".")?.map(|stat| stat.observed);
         match before {
-            None => self.record(path, node, observed, Standing::Image),
-            Some(before) if before != node && !path.is_root() => self.record(path, node, observed, Standing::Image),
+            None => drop(self.record(&path, &node, observed, Standing::Image)),
+            Some(before) if before != node && !path.is_root() => {
+                self.record(&path, &node, observed, Standing::Image);
+            }
             // an untouched directory stays what it was for the index; only its ctime moved
             Some(_) => match self.index.lookup(&path) {
                 Some(id) => self.index.observe(id, observed),
@@ -210,41 +221,32 @@ impl<'a> Recorder<'a> {
     /// Turns all names but the first of an inode into links, if there still are several.
     fn finish_links(&mut self, device: u64, inode: u64) {
         self.observe_names(device, inode);
-        let mut names: Vec<ImagePath> =
-            self.index.names_of_inode(device, inode).into_iter().map(|id| self.index.path(id)).collect();
-        names.sort();
-        let mut names = names.into_iter();
-        let Some(first) = names.next() else { return };
-        let Some(node) = self.index.get(&first).map(|entry| entry.node) else { return };
-        if self.changes.get(&first).is_none() {
-            self.changes.insert(first.clone(), Change::Modified(node.clone()));
+        let mut names = self.index.names_of_inode(device, inode);
+        names.sort_by_cached_key(|&name| self.index.path(name));
+        let Some((&first, others)) = names.split_first() else { return };
+        if self.changes.said(first).is_none() {
+            self.changes.say(first, Said::Modified);
         }
-        for name in names {
-            self.changes.insert(name, Change::Link { first: first.clone(), node: node.clone() });
-        }
+        others.iter().for_each(|&other| self.changes.say(other, Said::LinkTo(first)));
     }
 
     /// Every entry's parents are in the changeset: unchanged ones as such, and those that only the machine had as new.
     fn add_parents(&mut self) {
-        let mut missing: Vec<ImagePath> = Vec::new();
-        for (path, _) in self.changes.iter() {
-            let mut next = path.parent();
-            while let Some(parent) = next.filter(|parent| !parent.is_root()) {
-                if self.changes.get(&parent).is_some() || missing.last() == Some(&parent) {
-                    break;
-                }
-                next = parent.parent();
-                missing.push(parent);
+        let mut missing: HashSet<NodeId> = HashSet::new();
+        let of_removed = self.changes.removed().iter().filter_map(|path| self.index.lookup(&path.parent()?));
+        let nearest = self.changes.present().filter_map(|id| self.index.parent(id)).chain(of_removed);
+        for parent in nearest {
+            let mut next = Some(parent).filter(|&id| id != self.index.root());
+            while let Some(id) = next.filter(|&id| self.changes.said(id).is_none() && missing.insert(id)) {
+                next = self.index.parent(id).filter(|&id| id != self.index.root());
             }
         }
         for parent in missing {
-            let Some(id) = self.index.lookup(&parent) else { continue };
-            let node = self.index.node(id);
-            if self.index.standing(id) == Standing::Foreign {
-                self.index.set_standing(id, Standing::Image);
-                self.changes.insert(parent, Change::Added(node));
+            if self.index.standing(parent) == Standing::Foreign {
+                self.index.set_standing(parent, Standing::Image);
+                self.changes.say(parent, Said::Added);
             } else {
-                self.changes.insert(parent, Change::Parent(node));
+                self.changes.say(parent, Said::Parent);
             }
         }
     }

@@ -56,19 +56,27 @@ impl Fixture {
         sources: &[&str],
         destination: &str,
         adjust: impl FnOnce(&mut CopyRequest<'_>),
-    ) -> Result<Changeset, CopyError> {
+    ) -> Result<Changes, CopyError> {
         let workdir = ImagePath::clean("/work");
         let mut request = request(&self.context, sources, destination, &workdir);
         adjust(&mut request);
         let before = survey(&self.root);
-        let changeset = copy(&request, &self.root, &mut self.index, &self.ignored)?;
-        check(&before, &changeset, &self.root, &self.index);
-        Ok(changeset)
+        let changes = run(&request, &self.root, &mut self.index, &self.ignored)?;
+        check(&before, &changes, &self.root, &self.index);
+        Ok(changes)
     }
 
-    fn copy(&mut self, sources: &[&str], destination: &str) -> Result<Changeset, CopyError> {
+    fn copy(&mut self, sources: &[&str], destination: &str) -> Result<Changes, CopyError> {
         self.copy_with(sources, destination, |_| {})
     }
+}
+
+type Changes = BTreeMap<ImagePath, Change>;
+
+/// What a copy says that it changed.
+fn run(request: &CopyRequest<'_>, root: &Root, index: &mut RootIndex, ignored: &Ignored) -> Result<Changes, CopyError> {
+    let changeset = copy(request, root, index, ignored)?;
+    Ok(changeset.changes(index).collect())
 }
 
 /// A plain COPY; owners are ours, so that the tests need no privilege.
@@ -124,12 +132,12 @@ fn survey(root: &Root) -> Tree {
 }
 
 /// The changeset applied to what was there gives what is there, every entry has its parents, and the index knows all.
-fn check(before: &Tree, changeset: &Changeset, root: &Root, index: &RootIndex) {
+fn check(before: &Tree, changes: &Changes, root: &Root, index: &RootIndex) {
     let after = survey(root);
     let mut model: BTreeMap<&ImagePath, &Node> = before.iter().map(|(path, (node, _))| (path, node)).collect();
-    for (path, change) in changeset.iter() {
+    for (path, change) in changes.iter() {
         let parent = path.parent().filter(|parent| !parent.is_root());
-        assert!(parent.is_none_or(|parent| changeset.get(&parent).is_some()), "{path} has no parent");
+        assert!(parent.is_none_or(|parent| changes.get(&parent).is_some()), "{path} has no parent");
         match change {
             Change::Removed => model.retain(|at, _| !at.is_within(path)),
             Change::Parent(node) => assert_eq!(model.get(path), Some(&node), "{path} is unchanged"),
@@ -142,7 +150,7 @@ fn check(before: &Tree, changeset: &Changeset, root: &Root, index: &RootIndex) {
                 model.insert(path, node);
             }
             Change::Link { first, node } => {
-                assert!(matches!(changeset.get(first), Some(Change::Added(_) | Change::Modified(_))), "{path}");
+                assert!(matches!(changes.get(first), Some(Change::Added(_) | Change::Modified(_))), "{path}");
                 assert_eq!(after[first].1.inode, after[path].1.inode, "{path} is {first}");
                 model.insert(path, node);
             }
@@ -157,7 +165,7 @@ fn check(before: &Tree, changeset: &Changeset, root: &Root, index: &RootIndex) {
     }
 }
 
-fn kinds(changeset: &Changeset) -> Vec<String> {
+fn kinds(changes: &Changes) -> Vec<String> {
     let letter = |change: &Change| match change {
         Change::Added(_) => "A",
         Change::Modified(_) => "M",
@@ -165,7 +173,7 @@ fn kinds(changeset: &Changeset) -> Vec<String> {
         Change::Parent(_) => "P",
         Change::Removed => "R",
     };
-    changeset.iter().map(|(path, change)| format!("{} {path}", letter(change))).collect()
+    changes.iter().map(|(path, change)| format!("{} {path}", letter(change))).collect()
 }
 
 #[test]
@@ -309,7 +317,7 @@ fn what_belongs_to_the_machine_is_left_alone() {
         fixture.index.remove(&path);
         fixture.ignored.add_untouchable(path);
     }
-    let refused = |result: Result<Changeset, CopyError>| matches!(result, Err(CopyError::Untouchable { .. }));
+    let refused = |result: Result<Changes, CopyError>| matches!(result, Err(CopyError::Untouchable { .. }));
     assert!(refused(fixture.copy(&["usr/x"], "/etc/hosts")), "a root that has nowhere to put it");
     assert!(refused(fixture.copy(&["usr/x"], "/proc/")));
 
@@ -338,7 +346,7 @@ fn what_belongs_to_the_machine_is_left_alone() {
         ),
     ] {
         let request = request(&fixture.context, &[source], destination, &workdir);
-        let found = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
+        let found = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
         assert_eq!(kinds(&found), changes, "{source} {destination}");
     }
     let mut after = survey(&Root::open(fixture.root.place()).expect("opened"));
@@ -385,14 +393,14 @@ fn devices_that_are_not_on_disk() {
         let mut request = request(&fixture.context, &[source], destination, &workdir);
         request.origin = Origin::Tree { root: &fixture.context, index: Some(&origin) };
         (request.owner, request.parents) = (None, parents);
-        let changes = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
+        let changes = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
         let becomes = ImagePath::clean(becomes);
         assert_eq!(changes.get(&becomes), Some(&Change::Added(device.clone())), "{source}");
         assert_eq!(fixture.index.get(&becomes).expect("known").node, device, "{source}");
 
         request.owner = Some((5, 6));
         request.mode = Some(ModeSpec::parse("600").expect("a mode"));
-        let changes = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied again");
+        let changes = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied again");
         let changed = Node { mode: 0o600, uid: 5, gid: 6, ..device.clone() };
         assert_eq!(changes.get(&becomes), Some(&Change::Modified(changed)), "{source}");
     }
@@ -410,7 +418,7 @@ fn directories_that_only_the_machine_had_become_the_image_s() {
     }
     let workdir = ImagePath::root();
     let request = request(&fixture.context, &["a"], "/etc/a", &workdir);
-    let changes = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
+    let changes = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
     assert_eq!(kinds(&changes), ["A /etc", "A /etc/a"]);
     let standing = |path: &str| fixture.index.get(&ImagePath::clean(path)).map(|entry| entry.standing);
     assert_eq!((standing("/etc"), standing("/etc/hosts")), (Some(Standing::Image), Some(Standing::Foreign)));
@@ -428,7 +436,7 @@ fn heredocs_and_downloads() {
         SourceItem::Download { name: b"f".to_vec(), place: &place, mtime },
     ];
     request.mode = Some(ModeSpec::parse("u+x").expect("a good mode"));
-    let changes = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
+    let changes = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
     let node = |path: &str| changes.get(&ImagePath::clean(path)).and_then(Change::node).expect("copied");
     assert_eq!((node("/work/sub/EOF").mode, node("/work/sub/EOF").mtime), (0o744, NOW));
     assert_eq!((node("/work/sub/f").mode, node("/work/sub/f").mtime), (0o700, mtime));
@@ -446,9 +454,8 @@ fn the_same_with_any_number_of_threads() {
     };
     let one = run(1, &mut fixture, "/x");
     let eight = run(8, &mut fixture, "/y");
-    let nodes = |changeset: &Changeset| -> Vec<Option<Node>> {
-        changeset.iter().map(|(_, change)| change.node().cloned()).collect()
-    };
+    let nodes =
+        |changes: &Changes| -> Vec<Option<Node>> { changes.values().map(|change| change.node().cloned()).collect() };
     assert_eq!(one.len(), 1 + 7 + 600);
     assert_eq!(nodes(&one), nodes(&eight));
 }
@@ -544,7 +551,7 @@ fn archives_leave_alone_what_belongs_to_the_machine() {
     let workdir = ImagePath::root();
     let mut request = request(&fixture.context, &["arc"], "/", &workdir);
     request.unpack = Unpack::Local;
-    let found = copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("unpacked");
+    let found = run(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("unpacked");
     let expected = ["A /dev", "A /dev/fd", "A /dev/shm", "A /dev/shm/x", "M /etc", "A /etc/hosts", "A /etc/motd"];
     assert_eq!(kinds(&found), expected, "they are in the image all the same");
     assert_eq!(fs::read_to_string(beside.join("dev/shm/x")).expect("read"), "x");
@@ -587,8 +594,9 @@ fn workdirs() {
         let before = survey(root);
         let path = ImagePath::clean(path);
         let made = make_workdir(&path, (own.uid(), own.gid()), NOW, root, &mut fixture.index, ignored).ok();
-        if let Some((_, changeset)) = &made {
-            check(&before, changeset, root, &fixture.index);
+        let made = made.map(|(resolved, changeset)| (resolved, changeset.changes(&fixture.index).collect()));
+        if let Some((_, changes)) = &made {
+            check(&before, changes, root, &fixture.index);
         }
         let found = made.map(|(resolved, changeset)| (resolved.to_string(), kinds(&changeset)));
         let expected = changes.map(|rows| (resolved.to_owned(), rows.into_iter().map(str::to_owned).collect()));

@@ -198,7 +198,7 @@ impl<'r, 'a> Transfer<'r, 'a> {
         };
         for result in written {
             let (path, node, (observed, standing)) = result?;
-            self.recorder.record(path, node, observed, standing);
+            self.recorder.record(&path, &node, observed, standing);
         }
         Ok(())
     }
@@ -213,7 +213,7 @@ impl<'r, 'a> Transfer<'r, 'a> {
                 target.remove(path.file_name())?;
             }
             target.create_hard_link(path.file_name(), &from, first.file_name())?;
-            self.recorder.record_link(&first, path)?;
+            self.recorder.record_link(&first, &path)?;
         }
         Ok(self.copied)
     }

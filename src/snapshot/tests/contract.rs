@@ -6,7 +6,7 @@ use rustix::fs::FileType;
 
 use super::calls;
 use super::watching::is_allowed;
-use super::world::{Op, Scripted, World, directory, lines, link, remove, rename, write};
+use super::world::{Op, Scripted, World, directory, link, remove, rename, write};
 use crate::snapshot::fanotify::Fanotify;
 use crate::snapshot::file_system::FileSystem;
 use crate::snapshot::{FanotifyTracker, FileSystemTracker, InotifyTracker, Tracker, WalkTracker};
@@ -267,10 +267,10 @@ fn contract<T: Tracker>(make: impl Fn(&World) -> T) {
         let watching = tracker.arm(&world.root, &world.index, &world.ignored);
         ops.iter().for_each(|op| world.run(op).unwrap_or_else(|error| panic!("{what}: {op:?}: {error}")));
         let snapshot = world.snapshot(watching);
-        assert_eq!(lines(&snapshot.changeset), wanted, "{what}");
+        assert_eq!(world.lines(&snapshot.changeset), wanted, "{what}");
         let watching = tracker.arm(&world.root, &world.index, &world.ignored);
         let again = world.snapshot(watching);
-        assert_eq!(lines(&again.changeset), [""; 0], "{what}: a second snapshot of the same root");
+        assert_eq!(world.lines(&again.changeset), [""; 0], "{what}: a second snapshot of the same root");
     }
 }
 

@@ -8,14 +8,14 @@ use rustix::fs::FileType;
 
 use super::reference::list;
 use super::watching::{Bounded, BoundedFileSystem, Untraced, is_allowed};
-use super::world::{Op, Scripted, THREADS, World, believing, lines};
+use super::world::{Op, Scripted, World, believing, judged, lines};
 use crate::snapshot::chosen::Kind as TrackerKind;
 use crate::snapshot::fanotify::Fanotify;
 use crate::snapshot::file_system::FileSystem;
 use crate::snapshot::marks::MarkTracker;
 use crate::snapshot::{
     Candidates, ChangeTracker, ChosenTracker, FanotifyTracker, FileSystemTracker, InotifyTracker, LostTrack,
-    SnapshotMode, Tracker, WalkTracker, Watching, judge,
+    SnapshotMode, Tracker, WalkTracker, Watching,
 };
 use crate::tree::Kind;
 
@@ -173,10 +173,10 @@ fn a_forgetful_list_is_found_out() {
         let mut forgetful = Scripted { forgets: true, ..Scripted::of(&world) };
         let watching = forgetful.arm(&world.root, &world.index, &world.ignored);
         ops.iter().for_each(|op| drop(world.run(op)));
-        let judged = judge(SnapshotMode::Full, &world.root, &world.index, &world.ignored, THREADS).expect("judged");
+        let judged = judged(SnapshotMode::Full, &world.root, &world.index, &world.ignored);
         let collected = watching.collect(&world.index, &world.ignored);
         let snapshot = world.take(collected, SnapshotMode::Full);
-        let agree = lines(&snapshot.changeset) == lines(&judged.changeset);
+        let agree = world.lines(&snapshot.changeset) == lines(&judged);
         if agree { Ok(()) } else { Err(TestCaseError::fail("the snapshot misses something")) }
     });
     assert!(outcome.is_err(), "no program needed the name that was forgotten");
@@ -195,10 +195,10 @@ fn full_makes_up_for_lossy_modes() {
             let mut tracker = WalkTracker::new();
             let watching = tracker.arm(&world.root, &world.index, &world.ignored);
             ops.iter().for_each(|op| drop(world.run(op)));
-            let judged = judge(mode, &world.root, &world.index, &world.ignored, THREADS).expect("judged");
+            let judged = judged(mode, &world.root, &world.index, &world.ignored);
             let collected = watching.collect(&world.index, &world.ignored);
             let snapshot = world.take(collected, mode);
-            assert_eq!(lines(&snapshot.changeset), lines(&judged.changeset), "{mode:?}");
+            assert_eq!(world.lines(&snapshot.changeset), lines(&judged), "{mode:?}");
             assert_eq!(snapshot.work.files_hashed, 0, "{mode:?} reads no content");
         }
         let now = list(&world.root);

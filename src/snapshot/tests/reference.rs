@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::rootfs::Root;
-use crate::tree::{Change, Changeset, ContentHash, ImagePath, Kind, Node, Observed};
+use crate::tree::{Change, ContentHash, ImagePath, Kind, Node, Observed};
 
 /// Every path of a root but sockets, with the content of files.
 pub type Listing = BTreeMap<ImagePath, (Node, Observed)>;
@@ -47,8 +47,8 @@ fn groups(listing: &Listing) -> Vec<BTreeSet<&ImagePath>> {
 }
 
 /// What a layer has to say so that `before` becomes `after`.
-pub fn expected(before: &Listing, after: &Listing) -> Changeset {
-    let mut changes: BTreeMap<ImagePath, Change> = BTreeMap::new();
+pub fn expected(before: &Listing, after: &Listing) -> BTreeMap<ImagePath, Change> {
+    let mut changes = BTreeMap::new();
     for (path, (node, _)) in after {
         match before.get(path) {
             None => drop(changes.insert(path.clone(), Change::Added(node.clone()))),
@@ -71,9 +71,7 @@ pub fn expected(before: &Listing, after: &Listing) -> Changeset {
     for parent in speaking.iter().flat_map(ImagePath::ancestors).filter(|parent| !parent.is_root()) {
         changes.entry(parent.clone()).or_insert_with(|| Change::Parent(after[&parent].0.clone()));
     }
-    let mut changeset = Changeset::new();
-    changes.into_iter().for_each(|(path, change)| changeset.insert(path, change));
-    changeset
+    changes
 }
 
 /// Every name of a changed group gets an entry.

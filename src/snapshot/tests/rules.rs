@@ -5,7 +5,7 @@
 use std::fs;
 
 use super::reference::list;
-use super::world::{Op, World, believing, directory, lines, write};
+use super::world::{Op, World, believing, directory, write};
 use crate::rootfs::Ignored;
 use crate::snapshot::{
     Candidates, Collected, Distrust, LostTrack, SnapshotMode, Tracker, WalkTracker, Watching, Work, difference, survey,
@@ -20,7 +20,8 @@ fn step(world: &mut World, ops: &[Op], mode: SnapshotMode) -> Vec<String> {
     let watching = tracker.arm(&world.root, &world.index, &world.ignored);
     ops.iter().for_each(|op| world.run(op).expect("done"));
     let collected = watching.collect(&world.index, &world.ignored);
-    lines(&world.take(collected, mode).changeset)
+    let snapshot = world.take(collected, mode);
+    world.lines(&snapshot.changeset)
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn foreign_paths_are_no_news() {
     assert_eq!(step(&mut world, &[write("etc/rc/b", "3")], SnapshotMode::Full), ["P /etc", "P /etc/rc", "A /etc/rc/b"]);
     assert_eq!(step(&mut world, &[Op::Remove("bin".into())], SnapshotMode::Full), ["- /bin"]);
     assert_eq!(step(&mut world, &[Op::Remove("etc".into())], SnapshotMode::Full), ["- /etc"]);
-    assert_eq!(lines(&difference(&start, &world.index)), ["A /tool"], "what was foreign and is gone never was");
+    assert_eq!(world.lines(&difference(&start, &world.index)), ["A /tool"], "what was foreign and is gone never was");
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn lossy_modes_compare_less_and_lose_nothing_for_later() {
         assert_eq!((after.node, after.observed), (before, Some(observed)), "{mode:?} {op:?}");
         assert_eq!(step(&mut world, &[], mode), [""; 0]);
         let full = world.take(believing(EVERYTHING), SnapshotMode::Full);
-        assert_eq!(lines(&full.changeset), ["M /f"], "{mode:?} {op:?}");
+        assert_eq!(world.lines(&full.changeset), ["M /f"], "{mode:?} {op:?}");
     }
 }
 
@@ -138,9 +139,14 @@ fn an_entry_says_what_is_on_disk_even_where_the_mode_did_not_ask() {
     world.run(&Op::Link("f".into(), "h".into())).expect("linked");
     let collected = watching.collect(&world.index, &world.ignored);
     let snapshot = world.take(collected, SnapshotMode::Time);
-    assert_eq!(lines(&snapshot.changeset), ["M /f", "L /g -> /f", "L /h -> /f"]);
+    assert_eq!(world.lines(&snapshot.changeset), ["M /f", "L /g -> /f", "L /h -> /f"]);
     let size = |change: &Change| change.node().map(|node| node.kind.clone());
-    assert!(snapshot.changeset.iter().all(|(_, it)| size(it) == Some(Kind::File { size: 1, content: None })));
+    assert!(
+        snapshot
+            .changeset
+            .changes(&world.index)
+            .all(|(_, it)| size(&it) == Some(Kind::File { size: 1, content: None }))
+    );
 }
 
 #[test]
@@ -188,7 +194,7 @@ fn tmpfs_is_hashed() {
     let collected = watching.collect(&world.index, &world.ignored);
     assert_eq!(collected, Collected { ctime: Err(Distrust::StoreUnseen), ..believing(EVERYTHING) });
     let snapshot = world.take(collected, SnapshotMode::Full);
-    assert_eq!(lines(&snapshot.changeset), ["M /f"]);
+    assert_eq!(world.lines(&snapshot.changeset), ["M /f"]);
     assert_eq!(snapshot.work.files_hashed, 2);
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Op, World, directory, lines, link, remove, rename, write};
+use super::world::{Op, World, directory, link, remove, rename, write};
 use crate::rootfs::Root;
 use crate::snapshot::account::Place;
 use crate::snapshot::changes::Inode;
@@ -91,10 +91,10 @@ fn only_what_was_reported_is_looked_at<M: Marks>() {
         assert!(work.events >= 3, "{work:?}");
     }
     let Snapshot { changeset, work, handed_over, .. } = step(&mut world, &mut tracker, &ops[3..]);
-    assert_eq!(lines(&changeset), ["M /d4", "- /d4/f4"]);
+    assert_eq!(world.lines(&changeset), ["M /d4", "- /d4/f4"]);
     assert_eq!((handed_over, work.directories_walked, work.entries_swept), (None, 0, 0));
     let Snapshot { changeset, work, handed_over, .. } = step(&mut world, &mut tracker, &[]);
-    assert_eq!((lines(&changeset).len(), work.entries_looked_at, handed_over), (0, 0, None));
+    assert_eq!((world.lines(&changeset).len(), work.entries_looked_at, handed_over), (0, 0, None));
 }
 
 /// What each kind of change makes the tracker hand over to.
@@ -161,7 +161,7 @@ fn too_many_directories_are_walked<M: Marks>() {
     let over = step(&mut world, &mut tracker, &[write("d1/f1", "once more")]);
     let lost = LostTrack::TooManyDirectories { directories: 13, allowed: 11 };
     assert_eq!(
-        (over.handed_over, lines(&over.changeset)),
+        (over.handed_over, world.lines(&over.changeset)),
         (Some(HandOver::Walk(lost)), vec!["P /d1".to_owned(), "M /d1/f1".to_owned()])
     );
     step(&mut world, &mut tracker, &[remove("one")]);
@@ -246,7 +246,7 @@ fn a_queue_that_overflowed_is_not_believed<M: Marks>() {
     world.run(&write("d5/f5", "lost")).expect("written");
     let snapshot = world.snapshot(watching);
     assert_eq!(snapshot.handed_over, Some(HandOver::Walk(LostTrack::QueueOverflow)));
-    assert!(lines(&snapshot.changeset).contains(&"M /d5/f5".to_owned()));
+    assert!(world.lines(&snapshot.changeset).contains(&"M /d5/f5".to_owned()));
     assert_eq!(step(&mut world, &mut tracker, &[write("d1/f1", "other")]).handed_over, None);
 }
 
@@ -264,7 +264,7 @@ fn an_overflow_while_nobody_watches_does_no_harm<M: Marks>() {
     world.learn();
     let ops: Vec<Op> = (0..10).map(|number| write(&format!("d{number}/f0"), "other")).collect();
     let snapshot = step(&mut world, &mut tracker, &ops);
-    assert_eq!((snapshot.handed_over, lines(&snapshot.changeset).len()), (None, 20));
+    assert_eq!((snapshot.handed_over, world.lines(&snapshot.changeset).len()), (None, 20));
 }
 
 fn links_in_overlooked_directories<M: Marks>() {
@@ -278,7 +278,10 @@ fn links_in_overlooked_directories<M: Marks>() {
         world.index.remove(&ImagePath::clean(path));
     }
     let mut tracker = MarkTracker::<M>::new();
-    let mut told = |world: &mut World, ops: &[Op]| lines(&step_aside(world, &mut tracker, ops).changeset);
+    let mut told = |world: &mut World, ops: &[Op]| {
+        let snapshot = step_aside(world, &mut tracker, ops);
+        world.lines(&snapshot.changeset)
+    };
     let changed = ["P /a", "M /a/f"];
     let none = [""; 0];
     // A link that is kept there; then it is written through; then it goes, with what it wrote just before.
@@ -302,7 +305,10 @@ fn dropped_while_watching<M: Marks>() {
     world.run(&remove("d1")).expect("removed");
     world.learn();
     let snapshot = step(&mut world, &mut tracker, &[write("d2/f2", "other")]);
-    assert_eq!((snapshot.handed_over, lines(&snapshot.changeset)), (None, vec!["P /d2".to_owned(), "M /d2/f2".into()]));
+    assert_eq!(
+        (snapshot.handed_over, world.lines(&snapshot.changeset)),
+        (None, vec!["P /d2".to_owned(), "M /d2/f2".into()])
+    );
 }
 
 /// A directory that can be reached from the root in one call, but not from `/`.
@@ -350,7 +356,7 @@ fn what_happens_beside_the_root() {
     world.run(&remove("d0/from/sub/l")).expect("removed");
     let snapshot = world.snapshot(watching);
     assert_eq!(snapshot.handed_over, Some(HandOver::Walk(LostTrack::UnknownDirectory)));
-    assert!(lines(&snapshot.changeset).contains(&"M /d1/f1".to_owned()));
+    assert!(world.lines(&snapshot.changeset).contains(&"M /d1/f1".to_owned()));
 }
 
 /// Of what is on another file system, the mark would tell nothing.
@@ -394,7 +400,7 @@ fn refused_with(errno: Errno) {
     for text in ["once", "twice"] {
         let snapshot = step(&mut world, &mut tracker, &[write("d1/f1", text)]);
         assert_eq!(snapshot.handed_over, Some(HandOver::Walk(LostTrack::Refused(errno))));
-        assert_eq!(lines(&snapshot.changeset), ["P /d1", "M /d1/f1"]);
+        assert_eq!(world.lines(&snapshot.changeset), ["P /d1", "M /d1/f1"]);
     }
 }
 

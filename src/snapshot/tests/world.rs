@@ -1,7 +1,7 @@
 //! A root in a directory of its own, what happens to it, and the double of a tracker.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd};
@@ -81,14 +81,21 @@ impl World {
         let collected = watching.collect(&self.index, &self.ignored);
         let snapshot = self.take(collected, SnapshotMode::Full);
         let wanted = expected(&self.known, &now);
-        let judged = judge(SnapshotMode::Full, &self.root, &before, &self.ignored, THREADS).expect("judged");
-        assert_eq!(lines(&judged.changeset), lines(&wanted), "the judge against the reference");
-        assert_eq!(lines(&snapshot.changeset), lines(&wanted), "the snapshot against the reference");
-        assert!(snapshot.changeset == wanted && judged.changeset == wanted, "image fields differ");
-        assert_eq!(lines(&difference(&before, &self.index)), lines(&wanted), "the indexes against the reference");
+        let judged = judged(SnapshotMode::Full, &self.root, &before, &self.ignored);
+        let found: Changes = snapshot.changeset.changes(&self.index).collect();
+        assert_eq!(lines(&judged), lines(&wanted), "the judge against the reference");
+        assert_eq!(lines(&found), lines(&wanted), "the snapshot against the reference");
+        assert!(found == wanted && judged == wanted, "image fields differ");
+        let difference = self.lines(&difference(&before, &self.index));
+        assert_eq!(difference, lines(&wanted), "the indexes against the reference");
         self.assert_known(&now);
         self.known = now;
         snapshot
+    }
+
+    /// [`lines`] of what the last snapshot said.
+    pub fn lines(&self, changeset: &Changeset) -> Vec<String> {
+        lines(&changeset.changes(&self.index).collect())
     }
 
     pub fn take(&mut self, collected: Collected, mode: SnapshotMode) -> Snapshot {
@@ -377,8 +384,17 @@ pub fn believing(candidates: Candidates) -> Collected {
     Collected { candidates, ctime: Ok(()), events: 0, handles_opened: 0 }
 }
 
+/// All changes of a changeset.
+pub type Changes = BTreeMap<ImagePath, Change>;
+
+/// What the judge says.
+pub fn judged(mode: SnapshotMode, root: &Root, index: &RootIndex, ignored: &Ignored) -> Changes {
+    let (judged, index) = judge(mode, root, index, ignored, THREADS).expect("judged");
+    judged.changeset.changes(&index).collect()
+}
+
 /// One line per change: `A` added, `M` modified, `P` parent, `L` link, `-` removed.
-pub fn lines(changeset: &Changeset) -> Vec<String> {
+pub fn lines(changes: &Changes) -> Vec<String> {
     let line = |(path, change): (&ImagePath, &Change)| match change {
         Change::Added(_) => format!("A {path}"),
         Change::Modified(_) => format!("M {path}"),
@@ -386,5 +402,5 @@ pub fn lines(changeset: &Changeset) -> Vec<String> {
         Change::Link { first, .. } => format!("L {path} -> {first}"),
         Change::Removed => format!("- {path}"),
     };
-    changeset.iter().map(line).collect()
+    changes.iter().map(line).collect()
 }

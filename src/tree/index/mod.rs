@@ -8,6 +8,7 @@ mod noted;
 mod slot;
 
 use std::hash::RandomState;
+use std::iter;
 
 use hashbrown::{HashMap, HashSet, HashTable};
 
@@ -256,22 +257,20 @@ impl RootIndex {
 
     /// The full path of `id`.
     pub fn path(&self, id: NodeId) -> ImagePath {
-        match self.parent(id) {
-            None => ImagePath::root(),
-            Some(parent) => self.path(parent).join(self.name(id)),
-        }
+        let ancestry = || iter::successors(Some(id), |&id| self.parent(id)).filter(|&id| id != ROOT);
+        ImagePath::from_names_upwards(|| ancestry().map(|id| self.name(id)))
     }
 
     /// The children of a directory, in no order.
     pub fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
         let some = |slot: u32| (slot != NONE).then_some(NodeId(slot));
-        std::iter::successors(some(self.slot(id).first_child()), move |id| some(self.slot(*id).next_sibling))
+        iter::successors(some(self.slot(id).first_child()), move |id| some(self.slot(*id).next_sibling))
     }
 
     /// `id` and everything below it: parents before children, siblings in byte order.
     pub fn subtree(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
         let mut stack = vec![id];
-        std::iter::from_fn(move || {
+        iter::from_fn(move || {
             let next = stack.pop()?;
             let mut children: Vec<NodeId> = self.children(next).collect();
             children.sort_unstable_by(|a, b| self.name(*b).cmp(self.name(*a)));
@@ -283,7 +282,7 @@ impl RootIndex {
     /// All names that are known for an inode.
     pub fn names_of_inode(&self, device: u64, inode: u64) -> Vec<NodeId> {
         let first = self.place_of_device(device).and_then(|device| self.first_name(device, inode));
-        std::iter::successors(first, |&slot| Some(self.slots[slot as usize].next_name).filter(|&next| next != NONE))
+        iter::successors(first, |&slot| Some(self.slots[slot as usize].next_name).filter(|&next| next != NONE))
             .map(NodeId)
             .collect()
     }
