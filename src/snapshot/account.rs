@@ -47,6 +47,9 @@ struct Name {
 /// The sum of the events so far.
 #[derive(Debug, Default)]
 pub struct Account {
+    /// Number of names and of files that are noted, and the most that are.
+    noted: usize,
+    most: usize,
     names: HashMap<Place, HashMap<Box<[u8]>, Name>>,
     /// Directories that changed themselves.
     directories: HashSet<Place>,
@@ -74,6 +77,11 @@ pub(super) enum Watched {
 }
 
 impl Account {
+    /// An account that notes at most so many names and files.
+    pub(super) fn of_at_most(most: usize) -> Account {
+        Account { most, ..Account::default() }
+    }
+
     /// The account of whoever saw nothing at all.
     pub(super) fn of_nothing(lost: LostTrack) -> Account {
         Account { lost: Some(lost), ..Account::default() }
@@ -88,12 +96,14 @@ impl Account {
     /// Something happened to the entry `name` of a directory.
     pub(super) fn entry(&mut self, place: Place, name: &[u8], is_directory: bool, what: What) {
         self.events += 1;
-        let names = self.names.entry(place).or_default();
         // Most events are not the first of their name.
-        if !names.contains_key(name) {
-            names.insert(name.into(), Name::default());
+        if self.names.get(&place).is_none_or(|names| !names.contains_key(name)) {
+            if !self.has_room() {
+                return;
+            }
+            self.names.entry(place).or_default().insert(name.into(), Name::default());
         }
-        let entry = names.get_mut(name).expect("it was put there");
+        let entry = self.names.get_mut(&place).and_then(|names| names.get_mut(name)).expect("it was put there");
         if what == What::Changed {
             return;
         }
@@ -142,9 +152,23 @@ impl Account {
     /// A file, by its handle, came to a name, lost one, or was used without any.
     pub(super) fn file(&mut self, handle: &[u8]) {
         // Most events are not the first of their file.
-        if !self.files.contains(handle) {
+        if !self.files.contains(handle) && self.has_room() {
             self.files.insert(handle.into());
         }
+    }
+
+    /// Makes room for another name or file. If there is none, what was noted so far is of no use any more.
+    fn has_room(&mut self) -> bool {
+        if self.lost.is_some() {
+            return false;
+        }
+        if self.noted == self.most {
+            self.lost(LostTrack::TooManyNames { most: self.most });
+            (self.names, self.files, self.under_way) = Default::default();
+            return false;
+        }
+        self.noted += 1;
+        true
     }
 
     /// The handles of those files.

@@ -26,6 +26,11 @@ const LEAST_LIMIT: usize = 8192;
 /// Our share of them is one in so many: other containers of the node want some.
 const SHARE: usize = 4;
 
+/// So many names that were used are always listed.
+const LEAST_NAMES: usize = 32_768;
+/// Beyond that, one for so many paths of the index.
+const NAMES_SHARE: usize = 8;
+
 /// A way in which the kernel reports what happens in directories that we name.
 pub trait Marks: Sized {
     /// The file that says how many marks one user may have on this machine, over all containers; `None` where a directory
@@ -76,6 +81,7 @@ pub struct MarkTracker<M> {
     trust: Trust,
     allowed: usize,
     pause: Duration,
+    least_names: usize,
     marked: Option<Marked<M>>,
 }
 
@@ -88,7 +94,13 @@ impl<M: Marks> Default for MarkTracker<M> {
 impl<M: Marks> MarkTracker<M> {
     /// A tracker that has not tried anything yet.
     pub fn new() -> MarkTracker<M> {
-        MarkTracker { trust: Trust::default(), allowed: M::allowed(), pause: PAUSE, marked: None }
+        MarkTracker {
+            trust: Trust::default(),
+            allowed: M::allowed(),
+            pause: PAUSE,
+            least_names: LEAST_NAMES,
+            marked: None,
+        }
     }
 
     /// The same with its share of the marks, of which `roots` trackers have as many.
@@ -106,6 +118,12 @@ impl<M: Marks> MarkTracker<M> {
     #[cfg(test)]
     pub(super) fn with_pause(self, pause: Duration) -> MarkTracker<M> {
         MarkTracker { pause, ..self }
+    }
+
+    /// The same, with lists of few names.
+    #[cfg(test)]
+    pub(super) fn with_least_names(self, least_names: usize) -> MarkTracker<M> {
+        MarkTracker { least_names, ..self }
     }
 
     /// Marks what is not marked yet, so that [`MarkTracker::begin`] can follow, or says why not.
@@ -128,8 +146,9 @@ impl<M: Marks> MarkTracker<M> {
 
     /// Begins to watch what was prepared. Nothing may have changed the root since.
     pub(super) fn begin(&mut self, index: &RootIndex) -> Marking<'_, M> {
+        let account = Account::of_at_most(self.least_names.max(index.len() / NAMES_SHARE));
         let at_work = match self.marked.take() {
-            Some(marked) => marked.begin(self.pause),
+            Some(marked) => marked.begin(self.pause, account),
             None => Err(LostTrack::NotWatched),
         };
         Marking { at_work, ctime: self.trust.begin(index.newest_ctime()), home: &mut self.marked }
@@ -195,12 +214,12 @@ impl<M: Marks> Marked<M> {
         Ok(Marked { marks: M::open(root)?, places: HashMap::new(), known: None, aside: Aside::default() })
     }
 
-    fn begin(mut self, pause: Duration) -> Result<(Marked<M>, Reader), LostTrack> {
+    fn begin(mut self, pause: Duration, account: Account) -> Result<(Marked<M>, Reader), LostTrack> {
         if !self.discard() {
             return Err(LostTrack::QueueOverflow);
         }
         self.marks.wake()?;
-        let reader = Reader::start(Arc::clone(self.marks.queue()), pause, self.marks.digest());
+        let reader = Reader::start(Arc::clone(self.marks.queue()), pause, account, self.marks.digest());
         let reader = reader.map_err(|error| LostTrack::Refused(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         Ok((self, reader))
     }
@@ -219,7 +238,7 @@ impl<M: Marks> Marked<M> {
     }
 
     fn drain(&self) -> Account {
-        let mut account = Account::default();
+        let mut account = Account::of_at_most(usize::MAX);
         drain(self.marks.queue(), &mut vec![0; READ_BYTES], &mut self.marks.digest(), &mut account);
         account
     }

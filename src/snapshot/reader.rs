@@ -32,11 +32,15 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Begins to read `queue`, which must not block.
-    pub(super) fn start(queue: Arc<OwnedFd>, pause: Duration, mut digest: impl Digest) -> io::Result<Reader> {
+    /// Begins to read `queue`, which must not block, into `account`.
+    pub(super) fn start(
+        queue: Arc<OwnedFd>,
+        pause: Duration,
+        mut account: Account,
+        mut digest: impl Digest,
+    ) -> io::Result<Reader> {
         let (end, hang_up) = io::pipe()?;
         let read = move || {
-            let mut account = Account::default();
             let mut buffer = vec![0; READ_BYTES];
             while !is_hung_up(&end, Some(pause)) && has_events(&queue, &end) {
                 drain(&queue, &mut buffer, &mut digest, &mut account);

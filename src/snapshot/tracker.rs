@@ -78,6 +78,12 @@ pub enum LostTrack {
     /// The kernel dropped events.
     #[error("the kernel's queue overflowed")]
     QueueOverflow,
+    /// So many names were used that looking at every path takes less memory than the list, and hardly more time.
+    #[error("more than {most} names were used")]
+    TooManyNames {
+        /// As many as are listed.
+        most: usize,
+    },
     /// The kernel said what we do not understand.
     #[error("an event could not be understood")]
     Malformed,

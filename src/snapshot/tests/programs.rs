@@ -110,7 +110,7 @@ fn a_late_inotify_agrees_with_the_judge() {
 /// Some roots have fewer directories than may be watched, and some more.
 #[test]
 fn a_small_inotify_agrees_with_the_judge() {
-    agree(|_| InotifyTracker::new().with_allowed(4));
+    agree(|_| InotifyTracker::new().with_allowed(4).with_least_names(6));
 }
 
 #[test]

@@ -54,7 +54,8 @@ for_each_that_watches!(
     a_queue_that_overflowed_is_not_believed,
     links_in_overlooked_directories,
     dropped_while_watching,
-    paths_longer_than_path_max;
+    paths_longer_than_path_max,
+    too_many_names_are_not_listed;
     where_directories_are_marked: too_many_directories_are_walked, an_overflow_while_nobody_watches_does_no_harm
 );
 
@@ -151,6 +152,20 @@ fn hand_overs<M: Marks>() {
         let again = step(&mut world, &mut tracker, &[write("d9/f9", "other")]);
         assert_eq!((again.handed_over, again.work.entries_swept), (None, 0), "{what}: what appeared is watched");
     }
+}
+
+fn too_many_names_are_not_listed<M: Marks>() {
+    let mut world = World::new(&base());
+    let mut tracker = MarkTracker::<M>::new().with_least_names(5);
+    let most = world.index.len() / 8;
+    let writes = |text: &str| -> Vec<Op> {
+        (0..=most).map(|number| write(&format!("d{}/f{}", number / 10, number % 10), text)).collect()
+    };
+    assert_eq!(step(&mut world, &mut tracker, &writes("other")[..most]).handed_over, None);
+    let over = step(&mut world, &mut tracker, &writes("more"));
+    assert_eq!(over.handed_over, Some(HandOver::Walk(LostTrack::TooManyNames { most })));
+    assert_eq!(over.changeset.len(), 2 + most + 1, "with their directories");
+    assert_eq!(step(&mut world, &mut tracker, &writes("few")[..1]).handed_over, None);
 }
 
 fn too_many_directories_are_walked<M: Marks>() {
