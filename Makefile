@@ -62,7 +62,7 @@ bench: setup
 	$(SUDO) "$$harness" tracking && \
 	$(SUDO) "$$harness" stages --executor "$$executor" && \
 	$(SUDO) "$$harness" builds --executor "$$executor" --json target/bench.json --baseline buildah \
-		$(addprefix --builder ,kanna kanna-fanotify kanna-inotify kanna-walk kanna-redo kanna-time buildah) $(BENCH)
+		$(addprefix --builder ,kanna-isolated kanna kanna-fanotify kanna-inotify kanna-walk kanna-redo kanna-time buildah) $(BENCH)
 
 # The static binary that is shipped.
 dist:

@@ -6,13 +6,14 @@ use super::Error;
 use super::engine::{DOCKER_CAPABILITIES, EXECUTOR_IMAGE, Engine};
 
 /// Builders that are known by name: the process whose memory counts, and the template.
-const KNOWN: [(&str, &str); 7] = [
+const KNOWN: [(&str, &str); 8] = [
     ("kanna", "executor={container} {kanna}"),
     ("kanna-fanotify", "executor={container} --security-opt=seccomp=unconfined {kanna} --change-tracker=fanotify"),
     ("kanna-inotify", "executor={container} {kanna} --change-tracker=inotify"),
     ("kanna-walk", "executor={container} {kanna} --change-tracker=walk"),
     ("kanna-redo", "executor={container} {kanna} --snapshot-mode=redo"),
     ("kanna-time", "executor={container} {kanna} --snapshot-mode=time"),
+    ("kanna-isolated", "executor={kanna}"),
     (
         "buildah",
         "buildah=sh -ec 'buildah bud --isolation chroot --layers --tls-verify=false --file \"$0\" --tag \"$1\" \"$2\"; \
@@ -64,10 +65,9 @@ impl Builder {
             return Err(fault("its name becomes part of an image's: lower-case letters, digits and `-`"));
         }
         let words = shlex::split(template).ok_or_else(|| fault("a quote is not closed"))?;
-        let (first, more) = words.split_first().ok_or_else(|| fault("there is no command"))?;
-        let is_contained = first == CONTAINER;
-        if more.iter().any(|word| word == CONTAINER || word == KANNA && !is_contained) || first == KANNA {
-            return Err(fault("{container} is the first word, and {kanna} comes after it"));
+        let more = words.get(1..).ok_or_else(|| fault("there is no command"))?;
+        if more.iter().any(|word| word == CONTAINER) {
+            return Err(fault("{container} is the first word"));
         }
         let parts = words.iter().filter(|word| *word != CONTAINER && *word != KANNA);
         if let Some(unknown) = parts.into_iter().find_map(|word| unknown_placeholder(word)) {
@@ -76,7 +76,7 @@ impl Builder {
         Ok(Builder { name: name.to_owned(), process: process.to_owned(), words })
     }
 
-    /// Does it need kanna's image?
+    /// Does it need kanna's executor?
     pub(super) fn is_kanna(&self) -> bool {
         self.words.iter().any(|word| word == KANNA)
     }
@@ -100,10 +100,9 @@ impl Builder {
             match word.as_str() {
                 CONTAINER => command.extend(container(task, engine)),
                 KANNA => {
-                    let destination = format!("--destination={}", task.destination);
-                    let flags = ["--context=dir:///workspace", &destination, "--insecure", "--insecure-pull"];
-                    command.push(EXECUTOR_IMAGE.to_owned());
-                    command.extend(flags.map(str::to_owned));
+                    command.extend(if self.is_contained() { in_place() } else { isolated(task, engine) });
+                    command.push(format!("--destination={}", task.destination));
+                    command.extend(["--insecure", "--insecure-pull"].map(str::to_owned));
                 }
                 word => command.push(fill_in(word, &values)),
             }
@@ -119,6 +118,21 @@ fn container(task: &Task<'_>, engine: &Engine) -> Vec<String> {
     words.push(format!("--cgroup-parent=/{}", task.cgroup));
     words.push(format!("--volume={}:/workspace:ro", task.context.display()));
     words
+}
+
+/// The executor's image, and where the context is in its container.
+fn in_place() -> Vec<String> {
+    [EXECUTOR_IMAGE, "--context=dir:///workspace"].map(str::to_owned).into()
+}
+
+/// The executor on this machine, and where it finds and keeps what it needs.
+fn isolated(task: &Task<'_>, engine: &Engine) -> Vec<String> {
+    vec![
+        engine.executor().display().to_string(),
+        "--isolation=namespaces".to_owned(),
+        format!("--context=dir://{}", task.context.display()),
+        format!("--kaniko-dir={}", task.state.join("kanna").display()),
+    ]
 }
 
 /// Puts the values in their places, in one pass: a value is not looked into.
@@ -183,11 +197,29 @@ mod tests {
     }
 
     #[test]
+    fn without_a_container_the_root_is_isolated() {
+        assert_eq!(
+            command("x@p=nice {kanna} --jobs=1"),
+            [
+                "nice",
+                "/work/executor",
+                "--isolation=namespaces",
+                "--context=dir:///c",
+                "--kaniko-dir=/s/{context}/kanna",
+                "--destination=127.0.0.1:5/x:1",
+                "--insecure",
+                "--insecure-pull",
+                "--jobs=1"
+            ]
+        );
+    }
+
+    #[test]
     fn known_builders_are_well_formed() {
         for (name, _) in KNOWN {
             let builder = Builder::parse(name).expect("known");
-            assert_eq!((builder.name.as_str(), builder.is_contained()), (name, builder.is_kanna()));
-            assert_eq!(builder.is_kanna(), name.starts_with("kanna"));
+            assert_eq!((builder.name.as_str(), builder.is_kanna()), (name, name.starts_with("kanna")));
+            assert_eq!(builder.is_contained(), builder.is_kanna() && name != "kanna-isolated");
         }
     }
 
@@ -200,7 +232,6 @@ mod tests {
             ("X@p=a", "lower-case"),
             ("x@p='a", "quote"),
             ("x@p=sh {container}", "the first word"),
-            ("x@p={kanna}", "comes after it"),
             ("x@p={container} a {b} {kanna}", "nobody knows {b}"),
             ("x@p=sh --to={target}", "nobody knows {target}"),
         ] {

@@ -128,8 +128,8 @@ impl Place {
         // removed together at the end: after many files were removed, a file system is slow for a while
         let mut states = Vec::new();
         for round in 0..wanted.repeat {
-            // each begins once: what a build leaves to the machine, the next one pays for
-            let turn = builders.iter().cycle().skip(round as usize % builders.len()).take(builders.len());
+            // each begins once, the one that ratios are taken to first: what a build leaves to the machine, the next one pays for
+            let turn = builders.iter().rev().cycle().skip(round as usize % builders.len()).take(builders.len());
             for builder in turn {
                 // a repository of its own each time: what a build pushes is pushed by every build
                 let destination = format!("{}/harness/{}-{round}:1", registry.address, builder.name);

@@ -61,6 +61,11 @@ impl Engine {
         self.work.join("podman")
     }
 
+    /// The program that is measured where no container is: its processes have the name that they have in one.
+    pub(super) fn executor(&self) -> PathBuf {
+        self.work.join("executor")
+    }
+
     /// The words that podman's command line begins with.
     pub(super) fn podman_words(&self) -> Vec<String> {
         let set = |name: &str, path: &Path| format!("{name}={}", path.display());
@@ -74,8 +79,10 @@ impl Engine {
         command
     }
 
-    /// Makes the image of an executor.
+    /// Takes the executor that is measured: a copy, and an image of it.
     pub(super) fn import_executor(&self, executor: &Path) -> Result<(), Error> {
+        let copied = fs::copy(executor, self.executor());
+        copied.map_err(|source| Error::file("copy the executor", executor, source))?;
         let program = fs::read(executor).map_err(|source| Error::file("read the executor", executor, source))?;
         let path = self.work.join("executor.tar");
         let tar = fs::File::create(&path).and_then(|file| executor_tar(file, &program));

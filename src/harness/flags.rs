@@ -40,15 +40,16 @@ pub(super) enum Command {
 
 const ADDING: &str = "\
 Builders:
-  kanna, kanna-fanotify, kanna-inotify, kanna-walk, kanna-redo, kanna-time and buildah are known by name; fanotify runs
-  without a seccomp profile, as Kubernetes' pods do. Any other is NAME@PROCESS=COMMAND, where PROCESS is the
-  name of the processes whose memory counts (as in /proc/PID/comm) and COMMAND is split like a shell's words; no shell
-  reads it. The base is at a registry that speaks plain HTTP, and so must the builder. In the words stand:
+  kanna, kanna-fanotify, kanna-inotify, kanna-walk, kanna-redo, kanna-time, kanna-isolated and buildah are known by name;
+  fanotify runs without a seccomp profile, as Kubernetes' pods do, and what is isolated without a container, as root. Any
+  other is NAME@PROCESS=COMMAND, where PROCESS is the name of the processes whose memory counts (as in /proc/PID/comm)
+  and COMMAND is split like a shell's words; no shell reads it. The base is at a registry that speaks plain HTTP, and so
+  must the builder. In the words stand:
     {container}    a whole word: `podman run` of a fresh unprivileged container with Docker's capabilities, the host's
                    network, and the context at /workspace; more options of podman may follow, then the image. Only
                    what runs in the container is measured, not podman
-    {kanna}        a whole word after {container}: the image of --executor and the flags to build and push; more flags
-                   may follow
+    {kanna}        a whole word: after {container} the image of --executor, without it that program in an isolated root,
+                   and the flags to build and push; more flags may follow
     {context}      the folder of the context, which has the Dockerfile
     {dockerfile}   the path of the Dockerfile
     {destination}  the name to push to (plain HTTP)
