@@ -58,10 +58,8 @@ pub struct Account {
     ended: Vec<Place>,
     /// Handles of files that came to a name, lost one, or were used without any.
     files: HashSet<Box<[u8]>>,
-    /// The inodes of these files that are left, once somebody has found all of them.
-    inodes: Option<Vec<Inode>>,
-    /// Why one of them could not be found.
-    untraced: Option<Errno>,
+    /// The inodes of these files that are left, or why one could not be found, once somebody has looked for them.
+    inodes: Option<Result<Vec<Inode>, Errno>>,
     unaccounted: Option<Unaccounted>,
     lost: Option<LostTrack>,
     events: u64,
@@ -176,15 +174,10 @@ impl Account {
         self.files.iter().map(|handle| &**handle)
     }
 
-    /// These are the inodes of those of [`Account::files`] that are left: whatever names they had, the index knows the
-    /// others, so that no name that is lost matters.
-    pub(super) fn trace(&mut self, inodes: Vec<Inode>) {
+    /// These are the inodes of those of [`Account::files`] that are left, or why one of them could not be found. Whatever
+    /// names they had, the index knows the others, so that no name that is lost matters.
+    pub(super) fn trace(&mut self, inodes: Result<Vec<Inode>, Errno>) {
         self.inodes = Some(inodes);
-    }
-
-    /// The inode of one of [`Account::files`] could not be found.
-    pub(super) fn untraced(&mut self, errno: Errno) {
-        self.untraced = Some(errno);
     }
 
     /// The directory is no longer watched, since it is no more.
@@ -229,10 +222,13 @@ impl Account {
         if let Some(lost) = self.lost {
             return Candidates::Everything(lost);
         }
-        let is_by_name = self.inodes.is_none();
-        // A file that was used without a name is known by its handle alone.
-        let mut because = self.untraced.map(Unaccounted::Untraced);
-        because = because.or(self.unaccounted.filter(|_| is_by_name));
+        let is_by_name = !matches!(self.inodes, Some(Ok(_)));
+        let mut because = match self.inodes {
+            // A file that was used without a name is known by its handle alone.
+            Some(Err(errno)) => Some(Unaccounted::Untraced(errno)),
+            Some(Ok(_)) => None,
+            None => self.unaccounted,
+        };
         if is_by_name && self.under_way.values().any(|&had_come| had_come) {
             because = because.or(Some(Unaccounted::LinkGone));
         }
@@ -240,7 +236,7 @@ impl Account {
             because = because.or(Some(Unaccounted::AsideUnwatched));
         }
         let (mut paths, mut subtrees) = (BTreeSet::new(), BTreeSet::new());
-        for (device, inode) in self.inodes.into_iter().flatten() {
+        for (device, inode) in self.inodes.into_iter().flatten().flatten() {
             paths.extend(index.names_of_inode(device, inode).into_iter().map(|id| index.path(id)));
         }
         for place in &self.directories {

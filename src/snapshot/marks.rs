@@ -289,11 +289,8 @@ impl<M: Marks> Marked<M> {
             return 0;
         }
         let opened = account.files().len() as u64;
-        let inodes: Result<Vec<Option<Inode>>, Errno> = account.files().map(|file| self.marks.inode(file)).collect();
-        match inodes {
-            Ok(inodes) => account.trace(inodes.into_iter().flatten().collect()),
-            Err(errno) => account.untraced(errno),
-        }
+        let inodes = account.files().filter_map(|file| self.marks.inode(file).transpose()).collect();
+        account.trace(inodes);
         opened
     }
 

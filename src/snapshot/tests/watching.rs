@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::world::{Op, World, directory, link, remove, rename, write};
@@ -20,6 +21,7 @@ use crate::snapshot::{
     Unaccounted, Watching,
 };
 use crate::sys::Errno;
+use crate::sys::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use crate::tree::ImagePath;
 
 /// Does this machine allow it where temporary files are? If not, says so.
@@ -372,6 +374,31 @@ fn what_happens_beside_the_root() {
     let snapshot = world.snapshot(watching);
     assert_eq!(snapshot.handed_over, Some(HandOver::Walk(LostTrack::UnknownDirectory)));
     assert!(world.lines(&snapshot.changeset).contains(&"M /d1/f1".to_owned()));
+}
+
+/// A file that is used when it has lost the name by which it was opened is known by its handle alone, and a thread can give
+/// up the right to open that.
+#[test]
+fn a_handle_that_cannot_be_opened() {
+    if !is_allowed::<FileSystem>() {
+        return;
+    }
+    let without_the_right = || {
+        let mut world = World::new(&base());
+        let mut tracker = FileSystemTracker::new();
+        let watching = tracker.arm(&world.root, &world.index, &world.ignored);
+        let ops = [link("d1/f1", "d2/t"), Op::Hold("d2/t".into()), remove("d2/t"), Op::WriteHeld(b'T')];
+        ops.iter().for_each(|op| world.run(op).expect("done"));
+        let held = capabilities(None).expect("asked");
+        let effective = held.effective.difference(CapabilitySet::DAC_READ_SEARCH);
+        set_capabilities(None, CapabilitySets { effective, ..held }).expect("given up");
+        let snapshot = world.snapshot(watching);
+        assert_eq!(snapshot.handed_over, Some(HandOver::Sweep(Unaccounted::Untraced(Errno::PERM))));
+        assert_eq!(lines(&snapshot.changeset), ["P /d1", "M /d1/f1", "M /d2"]);
+        set_capabilities(None, held).expect("taken back");
+        assert_eq!(step(&mut world, &mut tracker, &[write("d1/f1", "other")]).handed_over, None);
+    };
+    thread::spawn(without_the_right).join().expect("as it should be");
 }
 
 /// Of what is on another file system, the mark would tell nothing.
