@@ -388,11 +388,12 @@ fn where_the_root_is() {
         assert_eq!((request.isolation, request.work_dir.as_path()), (isolation, Path::new(work_dir)), "{typed}");
     }
     assert!(refused("--no-push --isolation=chroot", &[]).contains("auto, in-place or namespaces"));
-    let work_dir = |variables: Variables<'_>| {
-        let flags = parse(["executor", "--no-push"].map(Into::into)).expect("proper flags");
+    let with_call = |call: &str, variables: Variables<'_>| {
+        let flags = parse(["executor", "--no-push", call].map(Into::into)).expect("proper flags");
         let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         settings(&flags, &variable, machine.clone(), &Bars::hidden()).map(|settings| settings.request.work_dir)
     };
+    let work_dir = |variables: Variables<'_>| with_call("--call=build", variables);
     let with_both = work_dir(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]);
     assert_eq!(with_both.expect("a directory"), Path::new("/c/kanna"));
     assert_eq!(
@@ -400,6 +401,7 @@ fn where_the_root_is() {
         Path::new("/h/.cache/kanna")
     );
     assert!(work_dir(&[]).expect_err("nobody's directory").to_string().contains("--kaniko-dir"));
+    assert!(with_call("--call=check", &[]).is_ok(), "nothing is written");
 }
 
 #[test]

@@ -89,6 +89,24 @@ fn where_a_dockerfile_is_looked_for() {
     assert!(check(Some("--dockerfile=Containerfile"), "").0);
 }
 
+/// A job of a CI runner that has no home.
+#[test]
+fn a_check_needs_no_directory_to_work_in() {
+    let context = tempfile::tempdir().expect("a directory");
+    std::fs::write(context.path().join("Dockerfile"), "FROM scratch\n").expect("written");
+    let executor = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_executor"));
+        command.env_clear().args(["--isolation=namespaces", "--no-push", "--context"]).arg(context.path()).args(flags);
+        let output = command.output().expect("it runs");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let checked = (Some(0), "Check complete, no errors found.\n".to_owned(), String::new());
+    assert_eq!(executor(&["--call=check"]), checked);
+    let (code, _, told) = executor(&[]);
+    let wanted = "Error: neither XDG_CACHE_HOME nor HOME names a directory to work in: give one with --kaniko-dir\n";
+    assert!(code == Some(1) && told.starts_with(wanted), "{code:?}: {told}");
+}
+
 #[test]
 fn a_program_that_is_not_there_yet_says_so() {
     let output = Command::new(env!("CARGO_BIN_EXE_warmer")).output().expect("it runs");
