@@ -22,7 +22,7 @@ impl Site {
         for (point, is_file) in world.mount_points() {
             for directory in point.ancestors().into_iter().filter(|above| !above.is_root()) {
                 if root.stat(&directory)?.is_none() {
-                    make_in(root, index, &directory, make_directory)?;
+                    make_in(root, index, &directory, false)?;
                     if let Some((node, observed)) = root.node(&directory)? {
                         index.insert(&directory, &node, Some(observed), Standing::Foreign);
                     }
@@ -36,21 +36,16 @@ impl Site {
             if real != point || above.is_none_or(|above| above.file_type != FileType::Directory) {
                 return Err(StepError::NoMountPoint { point });
             }
-            make_in(root, index, &point, if is_file { make_file } else { make_directory })?;
+            make_in(root, index, &point, is_file)?;
         }
         Ok(())
     }
 }
 
 /// Makes `path` in a directory whose mtime stays.
-fn make_in(
-    root: &Root,
-    index: &mut RootIndex,
-    path: &ImagePath,
-    make: fn(&Directory, &[u8]) -> Result<(), rootfs::Error>,
-) -> Result<(), rootfs::Error> {
+fn make_in(root: &Root, index: &mut RootIndex, path: &ImagePath, is_file: bool) -> Result<(), rootfs::Error> {
     let directory = root.parent_directory(path)?;
-    change_unnoticed(&directory, index, || make(&directory, path.file_name()))
+    change_unnoticed(&directory, index, || directory.create_mount_point(path.file_name(), is_file))
 }
 
 /// Changes names of a directory, of which no snapshot tells.
@@ -64,15 +59,6 @@ pub(super) fn change_unnoticed(
         index.observe(id, directory.stat(b".")?.map(|now| now.observed));
     }
     Ok(())
-}
-
-fn make_directory(directory: &Directory, name: &[u8]) -> Result<(), rootfs::Error> {
-    directory.create_directory(name)?.set_mode(b".", 0o755)
-}
-
-fn make_file(directory: &Directory, name: &[u8]) -> Result<(), rootfs::Error> {
-    directory.create_file(name)?;
-    directory.set_mode(name, 0o644)
 }
 
 fn keep_mtime(directory: &Directory, change: impl FnOnce() -> Result<(), rootfs::Error>) -> Result<(), rootfs::Error> {

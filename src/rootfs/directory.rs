@@ -158,6 +158,15 @@ impl Directory {
         self.directory(name)
     }
 
+    /// Makes an empty file or directory, which everybody may read, for something to be mounted on it.
+    pub fn create_mount_point(&self, name: &[u8], is_file: bool) -> Result<(), Error> {
+        if is_file {
+            self.create_file(name)?;
+            return self.set_mode(name, 0o644);
+        }
+        self.create_directory(name)?.set_mode(b".", 0o755)
+    }
+
     /// Makes a symlink that holds `target`.
     pub fn create_symlink(&self, name: &[u8], target: &[u8]) -> Result<(), Error> {
         fs::symlinkat(target, &self.fd, name).map_err(|errno| self.error("create symlink", name, errno))

@@ -80,20 +80,12 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 
 /// Makes a directory, or an empty file, with all that leads to it, unless something is there.
 pub(super) fn make_mount_point(root: &Root, path: &ImagePath, is_file: bool) -> Result<(), rootfs::Error> {
-    for directory in path.ancestors().iter().filter(|above| !above.is_root()) {
-        if root.stat(directory)?.is_none() {
-            root.parent_directory(directory)?.create_directory(directory.file_name())?.set_mode(b".", 0o755)?;
-        }
-    }
-    if root.stat(path)?.is_some() {
-        return Ok(());
-    }
-    let parent = root.parent_directory(path)?;
-    if is_file {
-        parent.create_file(path.file_name())?;
-        return parent.set_mode(path.file_name(), 0o644);
-    }
-    parent.create_directory(path.file_name())?.set_mode(b".", 0o755)
+    let make = |path: &ImagePath, is_file| match root.stat(path)? {
+        Some(_) => Ok(()),
+        None => root.parent_directory(path)?.create_mount_point(path.file_name(), is_file),
+    };
+    path.ancestors().iter().filter(|above| !above.is_root()).try_for_each(|above| make(above, false))?;
+    make(path, is_file)
 }
 
 /// Makes the root of `order` the root of this process, which is alone in fresh mount and PID namespaces, and mounts the
