@@ -248,7 +248,7 @@ fn hostile_images_are_refused() {
     let mut complaints = Complaints::default();
     for (name, image, says) in hostile_images() {
         let base = format!("base/{name}:1");
-        image.push(&world.registry, &base, world.scratch.path());
+        image.push(&world.registry, &base);
         let outputs = Outputs::new(&world, name);
         let base = format!("{}/{base}", world.registry.host());
         let ended = build(&world, &outputs, &format!("FROM {base}\nCOPY Dockerfile /copied\n"));
@@ -416,7 +416,7 @@ const SMALL_SPOOL: [&str; 2] = ["--tmpfs=/spool:size=1m", DOCKER_CAPABILITIES];
 fn a_full_work_directory_ends_the_build() {
     let Some(world) = World::new() else { return };
     let image = Image::of(tar_of(&[(Regular, "noise", "", &noise(3 * MIB))]));
-    image.push(&world.registry, "base/noise:1", world.scratch.path());
+    image.push(&world.registry, "base/noise:1");
     let base = format!("{}/base/noise:1", world.registry.host());
     let full = "/spool/blobs/blobs/sha256/<partial>: No space left on device (os error 28)";
     let mut complaints = Complaints::default();
@@ -472,7 +472,7 @@ fn a_full_root_ends_the_build() {
         ),
     ] {
         let base = format!("base/{name}:1");
-        image.push(&world.registry, &base, world.scratch.path());
+        image.push(&world.registry, &base);
         let outputs = Outputs::new(&world, name);
         let base = format!("{}/{base}", world.registry.host());
         let context = world.context(name, &format!("{before}FROM {base}\nCOPY Dockerfile /copied\n"));

@@ -85,7 +85,7 @@ fn layers_compressed_with_zstd() {
     let image = Image::with_diff_ids(vec![packed.clone()], &[Digest::of(&tar)]);
     let image =
         with_manifest(&image, |manifest| manifest["layers"][0]["mediaType"] = media_type::OCI_LAYER_ZSTD.into());
-    image.push(&world.registry, "library/packed:1", world.scratch.path());
+    image.push(&world.registry, "library/packed:1");
     let context = world.context(
         "zstd",
         "FROM packed:1 AS one\nRUN cat /etc/motd >/seen\nFROM packed:1\nRUN echo more >/more\n\

@@ -4,7 +4,6 @@
 //! `docs/faults.md` lists the faults with the tests that show them. What no proxy can do to a real registry is in
 //! `registry_faults`; processes that end and disks that are full are in `interrupted`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,10 +13,10 @@ use std::time::{Duration, Instant};
 use kanna::blobs::BlobStore;
 use kanna::credentials::Keychain;
 use kanna::http;
-use kanna::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
-use kanna::registry::{Client, Error, PushImage, Settings, Silent};
-use tempfile::TempDir;
+use kanna::oci::{Digest, Platform, Reference};
+use kanna::registry::{Client, Error, Settings, Silent};
 
+use crate::support::handmade::{Image, Stored};
 use crate::support::http::{Reply, Request};
 use crate::support::machine::assert_nothing_left;
 use crate::support::proxy::{Fault, Harm, Proxy, first};
@@ -27,7 +26,6 @@ use crate::support::workshop::Workshop;
 
 /// Rows of the table at the same time.
 const AT_ONCE: usize = 4;
-const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux"}"#;
 const ALWAYS: usize = usize::MAX;
 /// Of the user and the password that the registry wants.
 const BASIC: &str = "Basic bWU6c2VjcmV0";
@@ -36,80 +34,45 @@ fn layer() -> Vec<u8> {
     (0..50_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-/// An image in a store, and a client that knows the password of the proxies it was made for.
-struct Image {
-    manifest: Manifest,
-    bytes: Vec<u8>,
-    store: BlobStore,
-    directory: TempDir,
+/// Where `word` is in the manifest.
+fn place_of(image: &Stored, word: &str) -> u64 {
+    let text = std::str::from_utf8(&image.image.manifest).expect("JSON");
+    text.find(word).expect("it is there") as u64
 }
 
-impl Image {
-    fn new() -> Image {
-        let directory = scratch();
-        let store = BlobStore::open(&directory.path().join("store")).expect("a store");
-        let stored =
-            |kind: &str, bytes: &[u8]| Descriptor::new(kind, store.write(bytes).expect("stored"), bytes.len() as u64);
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_MANIFEST.into()),
-            config: stored(media_type::OCI_CONFIG, CONFIG),
-            layers: vec![stored(media_type::OCI_LAYER, &layer())],
-            annotations: BTreeMap::from([("word".to_owned(), "annotation".to_owned())]),
-        };
-        let bytes = serde_json::to_vec(&manifest).expect("JSON");
-        Image { manifest, bytes, store, directory }
-    }
+/// A client that knows the password of these proxies.
+fn client(proxies: &[&Proxy]) -> Client {
+    let directory = scratch();
+    let config = directory.path().join("config.json");
+    let entry = |proxy: &&Proxy| format!(r#""{}": {{"username": "me", "password": "secret"}}"#, proxy.host());
+    let entries: Vec<String> = proxies.iter().map(entry).collect();
+    fs::write(&config, format!(r#"{{"auths": {{{}}}}}"#, entries.join(","))).expect("written");
+    let (retry_pause, patience) = (Duration::from_millis(5), Duration::from_secs(20));
+    let http = http::Client::new(http::Settings { retry_pause, patience, ..http::Settings::default() });
+    Client::new(Settings::default(), Keychain::new(vec![config]), Arc::new(http.expect("a client"))).expect("a client")
+}
 
-    /// Where `word` is in the manifest.
-    fn place_of(&self, word: &str) -> u64 {
-        let text = std::str::from_utf8(&self.bytes).expect("JSON");
-        text.find(word).expect("it is there") as u64
-    }
-
-    fn client(&self, proxies: &[&Proxy]) -> Client {
-        let config = self.directory.path().join("config.json");
-        let entry = |proxy: &&Proxy| format!(r#""{}": {{"username": "me", "password": "secret"}}"#, proxy.host());
-        let entries: Vec<String> = proxies.iter().map(entry).collect();
-        fs::write(&config, format!(r#"{{"auths": {{{}}}}}"#, entries.join(","))).expect("written");
-        let (retry_pause, patience) = (Duration::from_millis(5), Duration::from_secs(20));
-        let http = http::Client::new(http::Settings { retry_pause, patience, ..http::Settings::default() });
-        Client::new(Settings::default(), Keychain::new(vec![config]), Arc::new(http.expect("a client")))
-            .expect("a client")
-    }
-
-    fn push(&self, client: &Client, host: &str, name: &str) -> Result<Digest, Error> {
-        let image = PushImage {
-            manifest: &self.bytes,
-            media_type: media_type::OCI_MANIFEST,
-            manifest_struct: &self.manifest,
-            sources: &[],
-        };
-        client.push_image(&reference(host, name), &image, &self.store, &Silent)
-    }
-
-    /// Pulls an image whole; says what is wrong with it.
-    fn pull(&self, client: &Client, host: &str, name: &str) -> Result<Vec<String>, Error> {
-        let place = scratch();
-        let store = BlobStore::open(place.path()).expect("a store");
-        let mut wrong = Vec::new();
-        let fetched = client.pull_image(&reference(host, name), &amd64()).and_then(|image| {
-            if image.manifest_bytes != self.bytes || image.config != CONFIG {
-                wrong.push("another manifest or config".to_owned());
-            }
-            client.fetch_blobs(&image, &image.manifest.layers, &store, &Silent)
-        });
-        let files = fs::read_dir(place.path().join("blobs/sha256")).expect("listed").count();
-        if fetched.is_ok() && fs::read(store.path(&Digest::of(&layer()))).ok() != Some(layer()) {
-            wrong.push("another layer".to_owned());
+/// Pulls an image whole; says what is wrong with it.
+fn pull(image: &Stored, client: &Client, host: &str, name: &str) -> Result<Vec<String>, Error> {
+    let place = scratch();
+    let store = BlobStore::open(place.path()).expect("a store");
+    let mut wrong = Vec::new();
+    let fetched = client.pull_image(&reference(host, name), &amd64()).and_then(|pulled| {
+        if pulled.manifest_bytes != image.image.manifest || pulled.config != image.image.config {
+            wrong.push("another manifest or config".to_owned());
         }
-        if files != usize::from(fetched.is_ok()) {
-            wrong.push(format!("{files} files in the store"));
-        }
-        match fetched {
-            Err(_) if !wrong.is_empty() => Ok(wrong),
-            other => other.map(|()| wrong),
-        }
+        client.fetch_blobs(&pulled, &pulled.manifest.layers, &store, &Silent)
+    });
+    let files = fs::read_dir(place.path().join("blobs/sha256")).expect("listed").count();
+    if fetched.is_ok() && fs::read(store.path(&Digest::of(&layer()))).ok() != Some(layer()) {
+        wrong.push("another layer".to_owned());
+    }
+    if files != usize::from(fetched.is_ok()) {
+        wrong.push(format!("{files} files in the store"));
+    }
+    match fetched {
+        Err(_) if !wrong.is_empty() => Ok(wrong),
+        other => other.map(|()| wrong),
     }
 }
 
@@ -155,8 +118,8 @@ impl Target {
         matches!(self, PushBlob | PushManifest)
     }
 
-    fn body_bytes(self, image: &Image) -> u64 {
-        let body = if matches!(self, PullManifest | PushManifest) { image.bytes.len() } else { layer().len() };
+    fn body_bytes(self, image: &Stored) -> u64 {
+        let body = if matches!(self, PullManifest | PushManifest) { image.image.manifest.len() } else { layer().len() };
         body as u64
     }
 
@@ -178,7 +141,7 @@ enum End {
 use End::Right;
 
 /// What a fault is for one of the targets.
-type FaultOf = dyn Fn(Target, &Image) -> Fault;
+type FaultOf = dyn Fn(Target, &Stored) -> Fault;
 
 /// A fault: what is done, to how many requests in a row, and how it ends for each of [`Target::ALL`].
 struct Row {
@@ -188,7 +151,7 @@ struct Row {
     ends: [End; 4],
 }
 
-fn row(name: &str, times: usize, fault: impl Fn(Target, &Image) -> Fault + 'static, ends: [End; 4]) -> Row {
+fn row(name: &str, times: usize, fault: impl Fn(Target, &Stored) -> Fault + 'static, ends: [End; 4]) -> Row {
     Row { name: name.to_owned(), times, fault: Box::new(fault), ends }
 }
 
@@ -204,10 +167,10 @@ fn refused(status: u16) -> Reply {
 fn cuts() -> Vec<Row> {
     let tenth = |tenth: u64| {
         let cut =
-            move |target: Target, image: &Image| target.harmed(Harm::CutAfter(target.body_bytes(image) * tenth / 10));
+            move |target: Target, image: &Stored| target.harmed(Harm::CutAfter(target.body_bytes(image) * tenth / 10));
         row(&format!("cut after {tenth} tenths"), 1, cut, [Right; 4])
     };
-    let half = |target: Target, image: &Image| target.harmed(Harm::CutAfter(target.body_bytes(image) / 2));
+    let half = |target: Target, image: &Stored| target.harmed(Harm::CutAfter(target.body_bytes(image) / 2));
     let mut rows: Vec<Row> = (0..10).map(tenth).collect();
     rows.extend([
         // what came of a blob need not come again; nobody goes on with anything else
@@ -253,11 +216,11 @@ fn refusals() -> Vec<Row> {
 }
 
 fn lies() -> Vec<Row> {
-    let damage = |target: Target, image: &Image| {
+    let damage = |target: Target, image: &Stored| {
         let layer = Digest::of(&layer()).hex();
         // a digit that becomes another
         let digit = layer.find(|c: char| c.is_ascii_digit()).expect("a digest of letters alone would be a wonder");
-        let in_manifest = image.place_of(&layer) + digit as u64;
+        let in_manifest = place_of(image, &layer) + digit as u64;
         target.harmed(Harm::Damaged(if matches!(target, PullManifest | PushManifest) { in_manifest } else { 100_000 }))
     };
     vec![
@@ -308,7 +271,7 @@ fn lies() -> Vec<Row> {
 
 /// The place of all rows, and what is wrong with them.
 struct Table {
-    image: Image,
+    image: Stored,
     registry: Registry,
     direct: Client,
     complaints: Mutex<Vec<String>>,
@@ -316,9 +279,9 @@ struct Table {
 
 impl Table {
     fn new() -> Table {
-        let (image, registry) = (Image::new(), Registry::start());
-        let direct = image.client(&[]);
-        image.push(&direct, registry.host(), "base:1").expect("pushed");
+        let (image, registry) = (Image::of_freight(vec![layer()]).stored(), Registry::start());
+        let direct = client(&[]);
+        image.push(&direct, &reference(registry.host(), "base:1")).expect("pushed");
         Table { image, registry, direct, complaints: Mutex::default() }
     }
 
@@ -336,12 +299,12 @@ impl Table {
     fn check(&self, name: &str, number: usize, target: Target, client: &Client, host: &str, end: End) {
         let repository = format!("result/{number}-{}:1", target as usize);
         let result = if target.is_push() {
-            self.image.push(client, host, &repository).and_then(|digest| {
-                let wrong = self.image.pull(&self.direct, self.registry.host(), &repository)?;
-                Ok(if digest == Digest::of(&self.image.bytes) { wrong } else { vec![format!("pushed {digest}")] })
+            self.image.push(client, &reference(host, &repository)).and_then(|digest| {
+                let wrong = pull(&self.image, &self.direct, self.registry.host(), &repository)?;
+                Ok(if digest == self.image.digest() { wrong } else { vec![format!("pushed {digest}")] })
             })
         } else {
-            self.image.pull(client, host, "base:1")
+            pull(&self.image, client, host, "base:1")
         };
         let mut complaint = match (&result, end) {
             (Ok(wrong), Right) => wrong.join(", "),
@@ -374,7 +337,7 @@ impl Table {
                 (number, &*row.name, target, proxy, end)
             })
             .collect();
-        let client = self.image.client(&jobs.iter().map(|(.., proxy, _)| proxy).collect::<Vec<_>>());
+        let client = client(&jobs.iter().map(|(.., proxy, _)| proxy).collect::<Vec<_>>());
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..AT_ONCE {
@@ -416,7 +379,7 @@ fn credentials_follow_no_redirect() {
         let cut = move |request: &Request| target == PullBlob && request.header("range").is_none();
         let elsewhere = Proxy::failing(table.registry.host(), 1, cut, Fault::Response(Harm::CutAfter(70_000)));
         let proxy = table.proxy(target, ALWAYS, Fault::SentTo(elsewhere.host().to_owned()));
-        let client = table.image.client(&[&proxy, &elsewhere]);
+        let client = client(&[&proxy, &elsewhere]);
         table.check("a redirect", number, target, &client, proxy.host(), Right);
         let seen = elsewhere.seen();
         assert_eq!(seen.len(), if target == PullBlob { 2 } else { 1 }, "{target:?}: {seen:?}");
@@ -446,7 +409,7 @@ fn tokens_that_expire_are_renewed() {
             let challenge = Fault::Answer(Reply::new(401, "").header("WWW-Authenticate", realm));
             (request.header("authorization") != Some(&format!("Bearer {token}"))).then_some(challenge)
         });
-        let client = table.image.client(&[]);
+        let client = client(&[]);
         table.check("a token that expires", number, target, &client, proxy.host(), Right);
         let tokens = proxy.seen().iter().filter(|request| request.path.starts_with("/token")).count();
         assert_eq!(tokens, 2, "{target:?}");
@@ -454,14 +417,15 @@ fn tokens_that_expire_are_renewed() {
     assert_eq!(*table.complaints.lock().expect("not poisoned"), [""; 0]);
 }
 
-/// A manifest that a registry cannot know to be another: it is there, and nobody says that it is ours.
+/// A manifest with a config of another kind, which a registry has no reason to refuse: it is there, and nobody says that it
+/// is ours.
 #[test]
 fn a_manifest_that_was_changed_on_its_way_is_noticed() {
     let table = Table::new();
-    let at = table.image.place_of("annotation\"");
+    let at = place_of(&table.image, "config.v1");
     let proxy = table.proxy(PushManifest, ALWAYS, Fault::Request(Harm::Damaged(at)));
-    let error = table.image.push(&table.image.client(&[&proxy]), proxy.host(), "changed:1").expect_err("another");
-    let told = format!("instead of {}", Digest::of(&table.image.bytes));
+    let error = table.image.push(&client(&[&proxy]), &reference(proxy.host(), "changed:1")).expect_err("another");
+    let told = format!("instead of {}", table.image.digest());
     assert!(text(&error).contains(&told), "{}", text(&error));
 }
 

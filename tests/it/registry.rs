@@ -1,6 +1,5 @@
 //! Pull and push, against a real registry.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,80 +14,34 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kanna::blobs::BlobStore;
 use kanna::credentials::Keychain;
 use kanna::http;
-use kanna::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
-use kanna::registry::{Client, Error, Progress, PushImage, RemoteImage, Settings, Silent};
+use kanna::oci::{Descriptor, Digest, Platform, Reference, media_type};
+use kanna::registry::{Client, Error, Progress, RemoteImage, Settings, Silent};
 use tempfile::TempDir;
 
+use crate::support::handmade::{Image, Stored};
 use crate::support::http::{Reply, Server};
 use crate::support::registry::{Options, Registry};
 use crate::support::scratch;
 
-/// A store with one image of two layers in it.
-struct Sample {
-    directory: TempDir,
-    store: BlobStore,
-    manifest: Manifest,
-    bytes: Vec<u8>,
+/// An image of two layers.
+fn sample() -> Stored {
+    let large = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    Image::of_freight(vec![b"first layer".to_vec(), large]).stored()
 }
 
-impl Sample {
-    fn new() -> Sample {
-        Sample::with_layers(&[b"first layer".to_vec(), (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect()])
+/// Pulls the image into a new store and compares all of it.
+fn assert_pulls(sample: &Stored, client: &Client, from: &Reference) -> RemoteImage {
+    let pulled = client.pull_image(from, &amd64()).expect("pulled");
+    assert_eq!(pulled.manifest_bytes, sample.image.manifest);
+    assert_eq!(pulled.manifest_digest, sample.digest());
+    assert_eq!(pulled.config, sample.image.config);
+    let place = scratch();
+    let store = BlobStore::open(place.path()).expect("a store");
+    client.fetch_blobs(&pulled, &pulled.manifest.layers, &store, &Silent).expect("fetched");
+    for (layer, bytes) in sample.manifest.layers.iter().zip(&sample.image.layers) {
+        assert!(fs::read(store.path(&layer.digest)).is_ok_and(|read| read == *bytes), "{}", layer.digest);
     }
-
-    fn with_layers(layers: &[Vec<u8>]) -> Sample {
-        let directory = scratch();
-        let store = BlobStore::open(&directory.path().join("store")).expect("a store");
-        let stored =
-            |kind: &str, bytes: &[u8]| Descriptor::new(kind, store.write(bytes).expect("stored"), bytes.len() as u64);
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_MANIFEST.into()),
-            config: stored(media_type::OCI_CONFIG, br#"{"architecture":"amd64","os":"linux"}"#),
-            layers: layers.iter().map(|bytes| stored(media_type::OCI_LAYER, bytes)).collect(),
-            annotations: BTreeMap::new(),
-        };
-        let bytes = serde_json::to_vec(&manifest).expect("JSON");
-        Sample { directory, store, manifest, bytes }
-    }
-
-    fn digest(&self) -> Digest {
-        Digest::of(&self.bytes)
-    }
-
-    fn push(&self, client: &Client, destination: &Reference) -> Result<Digest, Error> {
-        self.push_with(client, destination, &[])
-    }
-
-    fn push_with(&self, client: &Client, to: &Reference, sources: &[RemoteImage]) -> Result<Digest, Error> {
-        let image = PushImage {
-            manifest: &self.bytes,
-            media_type: media_type::OCI_MANIFEST,
-            manifest_struct: &self.manifest,
-            sources,
-        };
-        client.push_image(to, &image, &self.store, &Silent)
-    }
-
-    /// Pulls the image into a new store and compares all of it.
-    fn assert_pulls(&self, client: &Client, from: &Reference) -> RemoteImage {
-        let image = client.pull_image(from, &amd64()).expect("pulled");
-        assert_eq!(image.manifest, self.manifest);
-        assert_eq!(image.manifest_digest, self.digest());
-        assert_eq!(image.config, read(&self.store, &self.manifest.config.digest));
-        let store = BlobStore::open(&self.directory.path().join("pulled")).expect("a store");
-        client.fetch_blobs(&image, &image.manifest.layers, &store, &Silent).expect("fetched");
-        for layer in &self.manifest.layers {
-            assert_eq!(read(&store, &layer.digest), read(&self.store, &layer.digest));
-        }
-        image
-    }
-}
-
-fn read(store: &BlobStore, digest: &Digest) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    store.read(digest).expect("in the store").read_to_end(&mut bytes).expect("read");
-    bytes
+    pulled
 }
 
 fn amd64() -> Platform {
@@ -133,20 +86,20 @@ fn run(program: &str, arguments: &[&str], directory: &Path) {
 #[test]
 fn push_then_pull() {
     let registry = Registry::start();
-    let sample = Sample::new();
+    let sample = sample();
     let client = client(Settings::default());
     let name = reference(format!("{}/team/app:1", registry.host()));
     client.check_push(&name).expect("allowed");
     assert_eq!(sample.push(&client, &name).expect("pushed"), sample.digest());
-    let image = sample.assert_pulls(&client, &name);
+    let image = assert_pulls(&sample, &client, &name);
     assert_eq!(image.registry_and_repository(), Some((registry.host(), "team/app")));
-    sample.assert_pulls(&client, &reference(format!("{}/team/app@{}", registry.host(), sample.digest())));
+    assert_pulls(&sample, &client, &reference(format!("{}/team/app@{}", registry.host(), sample.digest())));
 }
 
 #[test]
 fn what_is_there_is_not_sent_again() {
     let registry = Registry::start();
-    let sample = Sample::new();
+    let sample = sample();
     let client = client(Settings::default());
     let begun = || registry.log().matches("\"POST /v2/").count();
     sample.push(&client, &reference(format!("{}/app:1", registry.host()))).expect("pushed");
@@ -158,7 +111,7 @@ fn what_is_there_is_not_sent_again() {
 #[test]
 fn layers_of_a_base_are_mounted_or_fetched() {
     let (near, far) = (Registry::start(), Registry::start());
-    let sample = Sample::new();
+    let sample = sample();
     let client = client(Settings::default());
     let base = reference(format!("{}/base:1", near.host()));
     sample.push(&client, &base).expect("pushed");
@@ -175,14 +128,14 @@ fn layers_of_a_base_are_mounted_or_fetched() {
     assert!(matches!(error, Error::NoSource { .. }), "{error}");
     let fetched = reference(format!("{}/derived:2", far.host()));
     sample.push_with(&client, &fetched, &[base]).expect("pushed");
-    sample.assert_pulls(&client, &fetched);
-    sample.assert_pulls(&client, &mounted);
+    assert_pulls(&sample, &client, &fetched);
+    assert_pulls(&sample, &client, &mounted);
 }
 
 #[test]
 fn what_is_missing_is_said_at_once() {
     let registry = Registry::start();
-    let sample = Sample::new();
+    let sample = sample();
     let client = client(Settings::default());
     let error = client.pull_image(&reference(format!("{}/none:1", registry.host())), &amd64()).expect_err("none");
     assert_eq!(error.status(), Some(404));
@@ -205,14 +158,15 @@ fn every_blob_is_reported_once() {
         }
     }
     let registry = Registry::start();
-    let sample = Sample::new();
+    let sample = sample();
     let client = client(Settings::default());
     let name = reference(format!("{}/app:1", registry.host()));
     sample.push(&client, &name).expect("pushed");
     let image = client.pull_image(&name, &amd64()).expect("pulled");
     let twice = [&image.manifest.layers[..], &image.manifest.layers[..]].concat();
     let heard = Heard::default();
-    let store = BlobStore::open(&sample.directory.path().join("pulled")).expect("a store");
+    let place = scratch();
+    let store = BlobStore::open(place.path()).expect("a store");
     client.fetch_blobs(&image, &twice, &store, &heard).expect("fetched");
     let mut heard = heard.0.into_inner().expect("not poisoned");
     heard.sort();
@@ -224,14 +178,14 @@ fn every_blob_is_reported_once() {
 #[test]
 fn mirrors_are_asked_first() {
     let registry = Registry::start();
-    let sample = Sample::new();
+    let sample = sample();
     let pushed = reference(format!("{}/prefix/library/debian:1", registry.host()));
     sample.push(&client(Settings::default()), &pushed).expect("pushed");
     let mirror = |registry: &str| format!("http://{registry}/prefix");
     let dead = mirror("127.0.0.1:1");
     let mirrors = vec![dead, mirror(registry.host())];
     let with_mirrors = client(Settings { mirrors, skip_default_fallback: true, ..Settings::default() });
-    let image = sample.assert_pulls(&with_mirrors, &reference("debian:1"));
+    let image = assert_pulls(&sample, &with_mirrors, &reference("debian:1"));
     assert_eq!(image.reference, reference("docker.io/library/debian:1"));
     assert_eq!(image.registry_and_repository().map(|(_, repository)| repository), Some("prefix/library/debian"));
 }
@@ -270,7 +224,7 @@ fn tls_with_an_authority_of_one_s_own() {
     let certificates = Certificates::new();
     let (certificate, key) = (certificates.path("server.crt"), certificates.path("server.key"));
     let registry = Registry::start_with(&Options { tls: Some((&certificate, &key)), ..Options::default() });
-    let sample = Sample::new();
+    let sample = sample();
     let name = reference(format!("{}/app:1", registry.host()));
     let host = registry.host().to_owned();
 
@@ -280,14 +234,14 @@ fn tls_with_an_authority_of_one_s_own() {
     let own = [(host.clone(), certificates.path("ca.crt"))].into();
     let trusting = client_over(http::Settings { authorities: own, ..http_settings() }, Settings::default());
     sample.push(&trusting, &name).expect("pushed");
-    sample.assert_pulls(&trusting, &name);
+    assert_pulls(&sample, &trusting, &name);
 
     let authorities = certificates.path("authorities");
     fs::create_dir(&authorities).expect("created");
     fs::copy(certificates.path("ca.crt"), authorities.join("own.pem")).expect("copied");
     fs::write(authorities.join("README"), "not a certificate").expect("written");
     let http = http::Settings { extra_ca_directories: vec![authorities], ..http_settings() };
-    sample.assert_pulls(&client_over(http.clone(), Settings::default()), &name);
+    assert_pulls(&sample, &client_over(http.clone(), Settings::default()), &name);
 
     let address = format!("https://{}/v2/", registry.host()).parse().expect("an address");
     let fetch = |http: http::Settings| http::Client::new(http).expect("a client").fetch(&address, 100);
@@ -295,7 +249,7 @@ fn tls_with_an_authority_of_one_s_own() {
     assert_eq!(fetch(http).expect("fetched"), b"{}", "files are trusted as registries are");
 
     let careless = client(Settings { skip_tls_verify_pull: true, ..Settings::default() });
-    sample.assert_pulls(&careless, &name);
+    assert_pulls(&sample, &careless, &name);
     assert!(careless.check_push(&name).is_err(), "only pulls are careless");
     let careless = client(Settings { skip_tls_verify_registries: vec![host], ..Settings::default() });
     careless.check_push(&name).expect("allowed");
@@ -346,9 +300,9 @@ fn a_client_certificate_is_shown_to_the_registry_that_it_is_for() {
         };
         client_over(http, Settings::default())
     };
-    let sample = Sample::new();
+    let sample = sample();
     sample.push(&identified(registry.host()), &name).expect("pushed");
-    sample.assert_pulls(&identified(registry.host()), &name);
+    assert_pulls(&sample, &identified(registry.host()), &name);
     identified("other.example").check_push(&name).expect_err("nobody in particular");
 }
 
@@ -375,13 +329,13 @@ fn a_password() {
     run("htpasswd", &["-Bbc", "htpasswd", "me", "secret"], place.path());
     let file = place.path().join("htpasswd");
     let registry = Registry::start_with(&Options { htpasswd: Some(&file), ..Options::default() });
-    let sample = Sample::new();
+    let sample = sample();
     let name = reference(format!("{}/team/app:1", registry.host()));
     let as_me = |entry: &str| client_as(Settings::default(), place.path(), registry.host(), entry).expect("a client");
     let right = as_me(r#"{"username": "me", "password": "secret"}"#);
     right.check_push(&name).expect("allowed");
     sample.push(&right, &name).expect("pushed");
-    sample.assert_pulls(&right, &name);
+    assert_pulls(&sample, &right, &name);
     for wrong in [as_me(r#"{"username": "me", "password": "wrong"}"#), as_me("{}")] {
         let error = wrong.check_push(&name).expect_err("not allowed");
         assert_eq!(error.status(), Some(401), "{error}");
@@ -395,10 +349,10 @@ fn an_index_is_resolved_by_platform() {
     let client = client(Settings::default());
     let mut entries = Vec::new();
     for platform in ["linux/amd64", "linux/arm64"] {
-        let sample = Sample::with_layers(&[platform.as_bytes().to_vec()]);
+        let sample = Image::of_freight(vec![platform.as_bytes().to_vec()]).stored();
         let (repository, tag) = (format!("{}/app", registry.host()), platform.replace('/', "-"));
         let digest = sample.push(&client, &reference(format!("{repository}:{tag}"))).expect("pushed");
-        let mut entry = Descriptor::new(media_type::OCI_MANIFEST, digest, sample.bytes.len() as u64);
+        let mut entry = Descriptor::new(media_type::OCI_MANIFEST, digest, sample.image.manifest.len() as u64);
         entry.platform = Some(platform.parse().expect("a platform"));
         entries.push(entry);
     }
@@ -476,14 +430,14 @@ fn tokens_that_a_real_registry_takes() {
     let realm = format!("http://{}/token", server.host());
     let authority = certificates.path("ca.crt");
     let registry = Registry::start_with(&Options { token: Some((&realm, &authority)), ..Options::default() });
-    let sample = Sample::new();
+    let sample = sample();
     let entry = r#"{"auth": "bWU6c2VjcmV0"}"#;
     let client =
         client_as(Settings::default(), certificates.directory.path(), registry.host(), entry).expect("a client");
     let base = reference(format!("{}/base:1", registry.host()));
     client.check_push(&base).expect("allowed");
     sample.push(&client, &base).expect("pushed");
-    let base = sample.assert_pulls(&client, &base);
+    let base = assert_pulls(&sample, &client, &base);
 
     // mounting needs a token for both repositories
     for layer in &sample.manifest.layers {

@@ -2,19 +2,20 @@
 //! answers for them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use kanna::blobs::BlobStore;
 use kanna::credentials::Keychain;
 use kanna::http;
-use kanna::oci::{Descriptor, Digest, Manifest, media_type};
-use kanna::registry::{Client, PushImage, Settings, Silent};
+use kanna::oci::{Descriptor, Digest, Manifest, Platform, Reference, media_type};
+use kanna::registry::{Client, Error, PushImage, RemoteImage, Settings, Silent};
 use serde_json::json;
 use tar::{EntryType, Header};
+use tempfile::TempDir;
 
 use super::http::{Reply, Request};
 use super::registry::Registry;
+use super::scratch;
 
 /// An entry of a tar: kind, name, link target, content. Name and target stand in the header as they are here.
 pub type Row<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
@@ -68,11 +69,17 @@ impl Image {
     pub fn with_diff_ids(layers: Vec<Vec<u8>>, diff_ids: &[Digest]) -> Image {
         let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
         let config = json!({
-            "architecture": kanna::oci::Platform::host().architecture,
+            "architecture": Platform::host().architecture,
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         Image { layers, config: config.to_string().into_bytes(), manifest: Vec::new() }.sealed()
+    }
+
+    /// An image for amd64 that is carried about and not unpacked: its layers may be anything.
+    pub fn of_freight(layers: Vec<Vec<u8>>) -> Image {
+        let config = br#"{"architecture":"amd64","os":"linux"}"#.to_vec();
+        Image { layers, config, manifest: Vec::new() }.sealed()
     }
 
     /// With a manifest that lists what is there.
@@ -103,21 +110,52 @@ impl Image {
         }
     }
 
-    /// Puts the image into a real registry, which believes what manifest and config say of the layers.
-    pub fn push(&self, registry: &Registry, name: &str, scratch: &Path) {
-        let store = BlobStore::open(&scratch.join("handmade")).expect("a store");
+    /// Puts the image into a blob store, from where it can be pushed.
+    pub fn stored(self) -> Stored {
+        let directory = scratch();
+        let store = BlobStore::open(directory.path()).expect("a store");
         for blob in self.layers.iter().chain([&self.config]) {
             store.write(blob).expect("stored");
         }
-        let manifest: Manifest = serde_json::from_slice(&self.manifest).expect("a manifest");
-        let push = PushImage {
-            manifest: &self.manifest,
-            media_type: media_type::OCI_MANIFEST,
-            manifest_struct: &manifest,
-            sources: &[],
-        };
+        let manifest = serde_json::from_slice(&self.manifest).expect("a manifest");
+        Stored { image: self, manifest, store, _directory: directory }
+    }
+
+    /// Puts the image into a real registry, which believes what manifest and config say of the layers.
+    pub fn push(&self, registry: &Registry, name: &str) {
         let destination = format!("{}/{name}", registry.host()).parse().expect("a reference");
-        client().push_image(&destination, &push, &store, &Silent).expect("pushed");
+        self.clone().stored().push(&client(), &destination).expect("pushed");
+    }
+}
+
+/// An image in a blob store of its own.
+pub struct Stored {
+    pub image: Image,
+    /// The image's manifest, read.
+    pub manifest: Manifest,
+    pub store: BlobStore,
+    _directory: TempDir,
+}
+
+impl Stored {
+    /// That of the manifest.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.image.manifest)
+    }
+
+    pub fn push(&self, client: &Client, to: &Reference) -> Result<Digest, Error> {
+        self.push_with(client, to, &[])
+    }
+
+    /// Pushes an image that may have layers of `sources`.
+    pub fn push_with(&self, client: &Client, to: &Reference, sources: &[RemoteImage]) -> Result<Digest, Error> {
+        let image = PushImage {
+            manifest: &self.image.manifest,
+            media_type: media_type::OCI_MANIFEST,
+            manifest_struct: &self.manifest,
+            sources,
+        };
+        client.push_image(to, &image, &self.store, &Silent)
     }
 }
 
