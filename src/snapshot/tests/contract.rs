@@ -127,6 +127,12 @@ fn directory_rows() -> Vec<Row> {
             vec![remove("d/sub"), directory("d/sub"), touch("d/sub", 2000), touch("d", 2000)],
             &["P /d", "P /d/sub", "- /d/sub/x"],
         ),
+        // Found by a generated program: most file systems give the new directory the number of the one that is gone.
+        (
+            "directories made again, with less beside them",
+            vec![remove("d"), directory("d/sub")],
+            &["M /d", "- /d/f", "M /d/sub", "- /d/sub/x", "- /d/twin2"],
+        ),
         ("rename of a directory", vec![rename("e", "n")], &["- /e", "A /n", "A /n/sub", "A /n/sub/y"]),
         // Found by a generated program: the inode that the index has at `f` is another path's now.
         (

@@ -213,6 +213,17 @@ impl World {
         if matches!(op, Op::WriteHeld(_) | Op::ChmodHeld(_) | Op::LinkHeld(_)) {
             events.paths.extend(self.place_of_held());
         }
+        if let Op::MakeDirectory(path) = op {
+            // what is missing above it appears as well
+            let above = ImagePath::clean(path).ancestors().into_iter();
+            let missing = above
+                .filter_map(|above| self.root.resolve(&above, true).ok())
+                .filter(|real| self.root.stat(real).is_ok_and(|stat| stat.is_none()));
+            for real in missing {
+                events.paths.insert(real.clone());
+                events.subtrees.insert(real);
+            }
+        }
         for follow_last in [false, true] {
             let real = |path: &&str| self.root.resolve(&ImagePath::clean(path), follow_last).ok();
             events.paths.extend(touched.iter().filter_map(real));
