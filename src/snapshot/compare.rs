@@ -52,7 +52,8 @@ impl Look<'_> {
             if self.index.observed(id) == Some(observed) && self.index.is_drifted(id) == is_drifted {
                 return Ok(());
             }
-            let node = (is_drifted && observed.links > 1).then(|| Box::new(node));
+            let has_others = || observed.links > 1 || self.had_others(id);
+            let node = (is_drifted && has_others()).then(|| Box::new(node));
             outcome.findings.unchanged.push(Unchanged { id, observed, is_drifted, node });
             return Ok(());
         }
@@ -61,6 +62,12 @@ impl Look<'_> {
         }
         outcome.findings.changed.push(&path, &Sighting { node, observed });
         Ok(())
+    }
+
+    /// Did the inode of `id` have other names when it was looked at last?
+    fn had_others(&self, id: NodeId) -> bool {
+        let known = self.index.observed(id);
+        known.is_some_and(|known| self.index.names_of_inode(known.device, known.inode).len() > 1)
     }
 
     /// Same or changed; asks the content where metadata cannot tell.

@@ -149,6 +149,16 @@ fn an_entry_says_what_is_on_disk_even_where_the_mode_did_not_ask() {
     );
 }
 
+/// Found by a generated program: what the mode did not ask about is in the entry that a name gets because it is alone now.
+#[test]
+fn a_file_that_left_its_group_is_as_it_is_on_disk() {
+    let mut world = World::new(&[write("a", ""), Op::Link("a".into(), "c".into())]);
+    assert_eq!(step(&mut world, &[Op::Patch("c".into(), b'x')], SnapshotMode::Time), [""; 0]);
+    assert_eq!(step(&mut world, &[Op::ReplaceByLike("c".into())], SnapshotMode::Time), ["M /c"]);
+    let told = world.index.get(&ImagePath::clean("c")).expect("known").node.kind;
+    assert_eq!(told, Kind::File { size: 1, content: None });
+}
+
 #[test]
 fn only_what_moved_is_read() {
     let base: Vec<Op> = (0..40).map(|number| write(&format!("f{number}"), "text")).chain([directory("d")]).collect();
