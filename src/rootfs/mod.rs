@@ -14,6 +14,7 @@ pub mod mounts;
 mod new_file;
 pub mod pristine;
 mod root;
+pub mod sparse;
 pub mod users;
 pub mod xattr;
 
