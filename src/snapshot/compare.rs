@@ -107,7 +107,7 @@ fn read_content(directory: &Directory, name: &[u8], node: &mut Node, work: &mut 
     };
     let file = directory.open_file(name)?;
     let read = |source| Error::Read { path: directory.path().join(name), source };
-    let (content, bytes) = hash_file(file, size).map_err(read)?;
+    let (content, bytes) = hash_file(&file, size).map_err(read)?;
     work.files_hashed += 1;
     work.bytes_hashed += bytes;
     node.kind = Kind::File { size, content: Some(content) };
