@@ -3,7 +3,6 @@
 //! Each on threads of its own, behind bounded queues. Order never depends on timing: whoever works in parallel leaves the
 //! result in a slot that was queued in order.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ const WAITING_BLOCKS: usize = 2;
 /// Each costs a block and its compressed form, 2 MiB, in work and as much in the queue: 32 MiB in all.
 const MOST_COMPRESSORS: usize = 8;
 /// Two blocks of zeros end a tar.
-const END_BYTES: usize = 2 * header::BLOCK_BYTES;
+const END_BYTES: u64 = 2 * header::BLOCK_BYTES as u64;
 
 type Block = Arc<Vec<u8>>;
 
@@ -35,6 +34,8 @@ type Work = (Block, Sender<Vec<u8>>);
 /// The tar stream, cut into blocks of fixed size.
 pub(super) struct Blocks {
     current: Vec<u8>,
+    /// A block of zeros, once one was needed.
+    zeros: Option<Block>,
     to_hash: Sender<Block>,
     to_store: ToStore,
 }
@@ -88,7 +89,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
             (ToStore::Stream(to_store), scope.spawn(stored))
         }
     };
-    let blocks = Blocks { current: Vec::with_capacity(BLOCK_BYTES), to_hash, to_store };
+    let blocks = Blocks { current: Vec::with_capacity(BLOCK_BYTES), zeros: None, to_hash, to_store };
     (blocks, Behind { hasher, storer })
 }
 
@@ -104,25 +105,44 @@ impl Blocks {
     }
 
     /// Reads up to `most` bytes from `file` straight into the current block.
-    pub(super) fn read_from(&mut self, file: &mut File, most: u64) -> Result<io::Result<u64>, HungUp> {
+    pub(super) fn read_from(&mut self, file: &mut impl Read, most: u64) -> Result<io::Result<u64>, HungUp> {
         let room = (BLOCK_BYTES - self.current.len()) as u64;
         let read = file.take(most.min(room)).read_to_end(&mut self.current);
         self.send_if_full()?;
         Ok(read.map(|read| read as u64))
     }
 
+    /// Writes so many zeros. Whole blocks of them are one block in memory.
+    pub(super) fn zeros(&mut self, mut bytes: u64) -> Result<(), HungUp> {
+        while bytes > 0 {
+            let fits = bytes.min((BLOCK_BYTES - self.current.len()) as u64);
+            bytes -= fits;
+            if fits == BLOCK_BYTES as u64 {
+                let block = Arc::clone(self.zeros.get_or_insert_with(|| Arc::new(vec![0; BLOCK_BYTES])));
+                self.send(block)?;
+            } else {
+                self.current.resize(self.current.len() + fits as usize, 0);
+                self.send_if_full()?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn pad(&mut self, content_bytes: u64) -> Result<(), HungUp> {
-        let rest = (content_bytes % header::BLOCK_BYTES as u64) as usize;
-        if rest == 0 { Ok(()) } else { self.write(&[0; header::BLOCK_BYTES][rest..]) }
+        self.zeros(content_bytes.wrapping_neg() % header::BLOCK_BYTES as u64)
     }
 
     fn send_if_full(&mut self) -> Result<(), HungUp> {
-        if self.current.len() < BLOCK_BYTES { Ok(()) } else { self.send() }
+        if self.current.len() < BLOCK_BYTES { Ok(()) } else { self.send_current() }
     }
 
-    fn send(&mut self) -> Result<(), HungUp> {
+    fn send_current(&mut self) -> Result<(), HungUp> {
         let next = Vec::with_capacity(BLOCK_BYTES);
         let block = Arc::new(std::mem::replace(&mut self.current, next));
+        self.send(block)
+    }
+
+    fn send(&self, block: Block) -> Result<(), HungUp> {
         self.to_hash.send(Arc::clone(&block)).map_err(|_| HungUp)?;
         match &self.to_store {
             ToStore::Members { to_compress, slots } => {
@@ -136,8 +156,8 @@ impl Blocks {
 
     /// Ends the tar.
     pub(super) fn finish(mut self) -> Result<(), HungUp> {
-        self.write(&[0; END_BYTES])?;
-        if self.current.is_empty() { Ok(()) } else { self.send() }
+        self.zeros(END_BYTES)?;
+        if self.current.is_empty() { Ok(()) } else { self.send_current() }
     }
 }
 

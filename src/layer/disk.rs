@@ -7,19 +7,20 @@ mod masked;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Error;
+use crate::rootfs::sparse::{HOLE_BYTES, SparseWriter};
 use crate::rootfs::{self, Directory, Ignored, NewFile, Removal, Root};
 use crate::sys::Errno;
 use crate::sys::fs::FileType;
 use crate::sys::nix::unistd::{getegid, geteuid};
 use crate::tree::{ContentHash, ImagePath, Kind, Node, NodeId, Observed, RootIndex, Standing, Timestamp};
 
-/// Bytes per read and write of file contents.
-const COPY_BYTES: usize = 128 * 1024;
+/// Bytes per write of file contents.
+const COPY_BYTES: usize = 2 * HOLE_BYTES;
 const SETGID: u32 = 0o2000;
 
 /// A directory that a tar leaves out.
@@ -31,6 +32,25 @@ pub(super) fn implied_directory() -> Node {
 pub(super) struct Content<'a> {
     pub(super) bytes: &'a mut dyn Read,
     pub(super) source: &'a str,
+}
+
+impl Content<'_> {
+    /// Fills `buffer`; `left` bytes must still come.
+    fn fill(&mut self, buffer: &mut [u8], left: u64) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.bytes.read(&mut buffer[filled..]) {
+                Ok(0) => {
+                    let reason = format!("it ends {} bytes early", left - filled as u64);
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+                }
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The root on disk.
@@ -329,7 +349,7 @@ pub(super) fn hash(content: &mut Content<'_>, path: &ImagePath, size: u64) -> Re
     copy(&mut vec![0; most], content, None, path, size)
 }
 
-/// Copies a file's bytes and hashes them.
+/// Copies a file's bytes and hashes them; long runs of zeros become holes.
 fn copy(
     buffer: &mut [u8],
     content: &mut Content<'_>,
@@ -338,25 +358,23 @@ fn copy(
     size: u64,
 ) -> Result<ContentHash, Error> {
     let mut hasher = Xxh3::new();
+    let mut to = file.map(SparseWriter::new);
+    let write = |source| Error::File { action: "write", path: path.clone(), source };
     let mut left = size;
     while left > 0 {
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = match content.bytes.read(&mut buffer[..wanted]) {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("it ends {left} bytes early"))),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other,
-        };
-        let read = read.map_err(|source| {
+        let part = &mut buffer[..wanted];
+        content.fill(part, left).map_err(|source| {
             let (path, name) = (path.clone(), content.source.to_owned());
             Error::Content { path, name, source }
         })?;
-        hasher.update(&buffer[..read]);
-        if let Some(mut file) = file {
-            let failed = |source| Error::File { action: "write", path: path.clone(), source };
-            file.write_all(&buffer[..read]).map_err(failed)?;
+        hasher.update(part);
+        if let Some(to) = &mut to {
+            to.write(part).map_err(write)?;
         }
-        left -= read as u64;
+        left -= wanted as u64;
     }
+    to.map_or(Ok(()), SparseWriter::finish).map_err(write)?;
     Ok(ContentHash(hasher.digest128()))
 }
 

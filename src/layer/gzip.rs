@@ -20,23 +20,43 @@
 
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 
+use crate::rootfs::sparse::is_zero;
+
 /// libdeflate's level where none is asked for: see the table above.
 const DEFAULT: i8 = 6;
 
 /// Makes gzip members; one per thread.
-pub(super) struct Members(Compressor);
+pub(super) struct Members {
+    compressor: Compressor,
+    /// The last member of nothing but zeros, with their number: of a hole, one block is like the other.
+    of_zeros: Option<(usize, Vec<u8>)>,
+}
 
 impl Members {
     /// For members of a level between 0 (not compressed) and 9 (smallest).
     pub(super) fn new(level: Option<i8>) -> Members {
         let level = CompressionLvl::new(level.unwrap_or(DEFAULT).into());
-        Members(Compressor::new(level.expect("libdeflate knows 0 to 12")))
+        Members { compressor: Compressor::new(level.expect("libdeflate knows 0 to 12")), of_zeros: None }
     }
 
     /// `block` as one gzip member.
     pub(super) fn compress(&mut self, block: &[u8]) -> Vec<u8> {
-        let mut member = vec![0; self.0.gzip_compress_bound(block.len())];
-        let length = match self.0.gzip_compress(block, &mut member) {
+        if !is_zero(block) {
+            return self.member(block);
+        }
+        match &self.of_zeros {
+            Some((zeros, member)) if *zeros == block.len() => member.clone(),
+            _ => {
+                let member = self.member(block);
+                self.of_zeros = Some((block.len(), member.clone()));
+                member
+            }
+        }
+    }
+
+    fn member(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut member = vec![0; self.compressor.gzip_compress_bound(block.len())];
+        let length = match self.compressor.gzip_compress(block, &mut member) {
             Ok(length) => length,
             Err(CompressionError::InsufficientSpace) => unreachable!("the bound is an upper bound"),
         };
@@ -59,6 +79,17 @@ mod tests {
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
             assert!(unpacked == text, "level {level:?}");
+        }
+    }
+
+    /// Whoever compressed zeros before makes the same of the next block.
+    #[test]
+    fn zeros_are_compressed_like_all_else() {
+        let mut members = Members::new(None);
+        let mut almost = vec![0; 100_000];
+        almost[99_999] = 1;
+        for block in [&[0; 100_000][..], &almost, &[0; 100_000], &[0; 5000], &[0; 5000], &[0; 100_000], &[]] {
+            assert!(members.compress(block) == Members::new(None).member(block), "{} bytes", block.len());
         }
     }
 }

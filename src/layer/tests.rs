@@ -16,7 +16,7 @@ use crate::blobs::BlobStore;
 use crate::tree::{Change, ImagePath, Kind, Node, Timestamp};
 use std::fs;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
@@ -263,6 +263,56 @@ fn written_and_applied() {
         assert!(read == vec![b'z'; 3_000_000] && Path::new(&place.path(&long)).exists());
         let indexed = place.index.get(&ImagePath::clean("d/file")).expect("known").node;
         assert!(matches!(indexed.kind, Kind::File { content: Some(_), .. }), "the content was hashed on the way");
+    }
+}
+
+/// The tar of a file with holes is that of the same file written out, and whoever applies it makes holes again.
+#[test]
+fn holes_are_zeros_in_a_layer() {
+    if is_plain_user() {
+        return;
+    }
+    let source = tempfile::tempdir().expect("a directory");
+    let [sparse, full] = ["sparse", "full"].map(|name| source.path().join(name));
+    let mut bytes = vec![0; 9_000_001];
+    bytes[2_500_000..2_600_000].fill(b'x');
+    bytes[5_000_000] = b'y';
+    let mut changeset = Changeset::new();
+    for place in [&sparse, &full] {
+        fs::create_dir(place).expect("made");
+        // so that no block of the tar is a block of the file
+        fs::write(place.join("before"), [b'b'; 700]).expect("written");
+    }
+    fs::write(full.join("file"), &bytes).expect("written");
+    let file = fs::File::create(sparse.join("file")).expect("created");
+    file.set_len(bytes.len() as u64).expect("grown");
+    file.write_all_at(&bytes[2_500_000..2_600_000], 2_500_000).expect("written");
+    file.write_all_at(b"y", 5_000_000).expect("written");
+    for (name, size) in [("before", 700), ("file", bytes.len() as u64)] {
+        let kind = Kind::File { size, content: None };
+        let node = Node { kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::EPOCH, xattrs: Vec::new() };
+        changeset.insert(ImagePath::clean(name), Change::Added(node));
+    }
+    let store = BlobStore::open(&source.path().join("store")).expect("opened");
+    for method in [Method::None, Method::Gzip, Method::Zstd] {
+        let layer = |place: &Path, threads| {
+            let threads = NonZeroUsize::new(threads).expect("not zero");
+            let compression = method.at_level(-1).expect("the default");
+            let options = WriteOptions { format: Format::Oci, compression, times: Times::AsTheyAre, threads };
+            write(&changeset, &Root::open(place).expect("opened"), &store, &options).expect("written")
+        };
+        let written = layer(&full, 1);
+        assert_eq!([layer(&sparse, 1), layer(&sparse, 4)], [written.clone(), written.clone()], "{method}");
+        let mut place = Place::new();
+        let blob = LayerBlob { descriptor: written.descriptor, diff_id: written.diff_id };
+        let mut open = |layer: &LayerBlob| -> Result<Box<dyn Read + Send>, Box<dyn StdError + Send + Sync>> {
+            Ok(Box::new(store.read(&layer.descriptor.digest)?))
+        };
+        apply(&[blob], &mut open, &place.root, &mut place.index, &Ignored::new()).expect("applied");
+        assert_index_is_true(&place);
+        assert!(fs::read(place.path("file")).expect("read") == bytes, "{method}");
+        let on_disk = fs::metadata(place.path("file")).expect("there").blocks() * 512;
+        assert!(on_disk < 500_000, "{method}: {on_disk} bytes on disk");
     }
 }
 
@@ -643,8 +693,21 @@ fn a_file_that_changes_meanwhile_is_an_error() {
     let threads = NonZeroUsize::new(2).expect("not zero");
     let options =
         WriteOptions { format: Format::Oci, compression: Compression::default(), times: Times::AsTheyAre, threads };
-    for (size, said) in [(10, 11), (10, 9), (300_000, 300_001), (300_000, 299_999), (0, 5)] {
-        fs::write(source.path().join("f"), vec![b'x'; size]).expect("written");
+    for (data, size, said) in [
+        (10, 10, 11),
+        (10, 10, 9),
+        (300_000, 300_000, 300_001),
+        (300_000, 300_000, 299_999),
+        (0, 0, 5),
+        (0, 0, 300_000),
+        // with a hole at the end
+        (0, 300_000, 300_001),
+        (0, 300_000, 299_999),
+        (150_000, 300_000, 900_000),
+        (150_000, 300_000, 140_000),
+    ] {
+        fs::write(source.path().join("f"), vec![b'x'; data]).expect("written");
+        fs::File::options().write(true).open(source.path().join("f")).expect("opened").set_len(size).expect("grown");
         let kind = Kind::File { size: said, content: None };
         let node = Node { kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::EPOCH, xattrs: Vec::new() };
         let mut changeset = BTreeMap::new();

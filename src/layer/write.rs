@@ -20,6 +20,7 @@ use super::header::{self, Member};
 use super::{Compression, Error, Method};
 use crate::blobs::BlobStore;
 use crate::oci::{Descriptor, DiffId, media_type};
+use crate::rootfs::sparse::{Piece, Pieces};
 use crate::rootfs::{Directory, Root};
 use crate::tree::{Change, ImagePath, Kind, Node, Timestamp};
 
@@ -262,7 +263,7 @@ fn write_tar(ready: &Receiver<Entry>, root: &Root, times: Times, mut blocks: Blo
         let Member::Node(&Node { kind: Kind::File { size, .. }, .. }) = member else { continue };
         match content {
             Some(content) => blocks.write(&content.recv().map_err(|_| Error::Stopped)??)?,
-            None if size > 0 => stream_file(&path, size, opener.open(&path)?, &mut blocks)?,
+            None if size > 0 => stream_file(&path, size, &opener.open(&path)?, &mut blocks)?,
             None => {}
         }
         blocks.pad(size)?;
@@ -270,17 +271,32 @@ fn write_tar(ready: &Receiver<Entry>, root: &Root, times: Times, mut blocks: Blo
     Ok(blocks.finish()?)
 }
 
-fn stream_file(path: &ImagePath, size: u64, mut file: File, blocks: &mut Blocks) -> Result<(), Error> {
-    check_regular(&file, path)?;
+fn stream_file(path: &ImagePath, size: u64, file: &File, blocks: &mut Blocks) -> Result<(), Error> {
+    check_regular(file, path)?;
     let failed = |source| Error::File { action: "read", path: path.clone(), source };
     let mut passed = 0;
-    while passed < size {
-        let read = blocks.read_from(&mut file, size - passed)?.map_err(failed)?;
-        if read == 0 {
-            return same_size(path, size, passed);
+    for piece in Pieces::of(file, size) {
+        match piece.map_err(failed)? {
+            Piece::Hole(bytes) => {
+                blocks.zeros(bytes.min(size - passed))?;
+                passed += bytes;
+            }
+            Piece::Data(bytes) => {
+                let mut data = file.take(bytes);
+                while passed < size {
+                    match blocks.read_from(&mut data, size - passed)?.map_err(failed)? {
+                        0 => break,
+                        read => passed += read,
+                    }
+                }
+                if passed == size {
+                    passed += data.read(&mut [0]).map_err(failed)? as u64;
+                }
+            }
         }
-        passed += read;
+        if passed > size {
+            break;
+        }
     }
-    let beyond = file.read(&mut [0]).map_err(failed)?;
-    same_size(path, size, size + beyond as u64)
+    same_size(path, size, passed)
 }
