@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::error::Error;
-use crate::rootfs::{Directory, Ignored, Root};
+use crate::rootfs::{Directory, Ignored, Root, sparse};
 use crate::sys::Errno;
 use crate::tree::{ImagePath, Kind, Node, NodeId, RootIndex, Standing};
 
@@ -213,11 +213,9 @@ impl Keeper<'_> {
             return Ok(Standing::Image);
         }
         match &node.kind {
-            Kind::File { .. } => {
+            Kind::File { size, .. } => {
                 let from = self.root.open_file(path)?;
-                let to = target.create_file(name)?;
-                // the kernel shares blocks where the file system can
-                let copied = io::copy(&mut &from, &mut &to);
+                let copied = sparse::copy(&from, *size, &target.create_file(name)?);
                 copied.map_err(|source| Error::Keep { path: path.clone(), source })?;
             }
             Kind::Symlink { target: link } => target.create_symlink(name, link)?,

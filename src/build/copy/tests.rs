@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use super::*;
@@ -441,6 +441,32 @@ fn heredocs_and_downloads() {
     assert_eq!((node("/work/sub/EOF").mode, node("/work/sub/EOF").mtime), (0o744, NOW));
     assert_eq!((node("/work/sub/f").mode, node("/work/sub/f").mtime), (0o700, mtime));
     assert_eq!(fs::read(fixture.root_place("work/sub/EOF")).expect("there"), b"text\n");
+}
+
+/// In a file, in an archive and in a download alike.
+#[test]
+fn long_runs_of_zeros_become_holes() {
+    let mut fixture = Fixture::new(&["work/"], &["file"]);
+    let text = format!("{}text{}", "\0".repeat(600_000), "\0".repeat(700_000));
+    let file = fs::File::create(fixture.context_place("file")).expect("created");
+    file.set_len(1_300_004).expect("grown");
+    file.write_all_at(b"text", 600_000).expect("written");
+    fs::write(fixture.context_place("full"), &text).expect("written");
+    let archive = tar_of(&[("before", tar::EntryType::Regular, "b"), ("member", tar::EntryType::Regular, &text)]);
+    fs::write(fixture.context_place("archive"), archive).expect("written");
+    fixture.copy(&["file", "full"], "/").expect("copied");
+    fixture.copy_with(&["archive"], "/", |request| request.unpack = Unpack::Local).expect("unpacked");
+    let place = fixture.context_place("full");
+    let workdir = ImagePath::root();
+    let mut request = request(&fixture.context, &[], "/", &workdir);
+    request.sources = vec![SourceItem::Download { name: b"load".to_vec(), place: &place, mtime: NOW }];
+    copy(&request, &fixture.root, &mut fixture.index, &fixture.ignored).expect("copied");
+    for name in ["file", "full", "member", "load"] {
+        let place = fixture.root_place(name);
+        assert!(fs::read(&place).expect("read") == text.as_bytes(), "{name}");
+        let on_disk = fs::metadata(&place).expect("there").blocks() * 512;
+        assert!(on_disk < 200_000, "{name}: {on_disk} bytes on disk");
+    }
 }
 
 #[test]

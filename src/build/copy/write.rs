@@ -10,13 +10,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::CopyError;
 use super::settings::ACL;
+use crate::rootfs::sparse::{self, HOLE_BYTES, Piece, Pieces, SparseWriter, zeros};
 use crate::rootfs::{self, Directory, Stat};
 use crate::sys::Errno;
 use crate::sys::fs::FileType;
 use crate::tree::{ContentHash, ImagePath, Kind, Node, Observed, Standing};
 
 /// Bytes per read while copying and hashing.
-const COPY_READ_BYTES: usize = 128 * 1024;
+const COPY_READ_BYTES: usize = 2 * HOLE_BYTES;
 
 /// Where the bytes of a file come from.
 pub(super) enum Bytes<'a> {
@@ -118,40 +119,98 @@ fn copy_bytes(bytes: Bytes<'_>, expected: u64, to: &File, path: &ImagePath) -> R
             (&*to).write_all(bytes).map_err(write)?;
             Ok((bytes.len() as u64, ContentHash(xxh3_128(bytes))))
         }
-        Bytes::Downloaded(place) => copy_and_hash(&File::open(place).map_err(write)?, expected, to).map_err(write),
+        Bytes::Downloaded(place) => copy_file(&File::open(place).map_err(write)?, expected, to).map_err(write),
         Bytes::File { directory, name, known } => {
             let from = directory.open_file(&name).map_err(CopyError::source)?;
             match known {
-                // copy_file_range: the kernel may share blocks, and the bytes stay out of this process
-                Some(hash) => Ok((io::copy(&mut &from, &mut &*to).map_err(write)?, hash)),
-                None => copy_and_hash(&from, expected, to).map_err(write),
+                // the bytes stay out of this process
+                Some(hash) => Ok((sparse::copy(&from, expected, to).map_err(write)?, hash)),
+                None => copy_file(&from, expected, to).map_err(write),
             }
         }
     }
 }
 
+/// Copies all of a file that stands at its beginning, holes as holes; gives the number of bytes and their hash.
+fn copy_file(from: &File, expected: u64, to: &File) -> io::Result<(u64, ContentHash)> {
+    if expected < COPY_READ_BYTES as u64 {
+        return copy_and_hash(from, expected, to);
+    }
+    let mut copied = Copied::new(to);
+    for piece in Pieces::of(from, expected) {
+        match piece? {
+            Piece::Hole(bytes) => copied.skip(bytes),
+            Piece::Data(bytes) => with_buffer(|buffer| copied.append(from.take(bytes), buffer, 0))?,
+        }
+    }
+    copied.finish()
+}
+
 /// Copies all of `from`; gives the number of bytes and their hash. Where `expected` bytes come at once although there was
 /// room for more, they are all: a small file costs one read and one write.
 pub(super) fn copy_and_hash(mut from: impl Read, expected: u64, mut to: &File) -> io::Result<(u64, ContentHash)> {
+    with_buffer(|buffer| {
+        let first = read(&mut from, buffer)?;
+        if first == 0 || (first as u64 == expected && first < buffer.len()) {
+            to.write_all(&buffer[..first])?;
+            return Ok((first as u64, ContentHash(xxh3_128(&buffer[..first]))));
+        }
+        let mut copied = Copied::new(to);
+        copied.append(from, buffer, first)?;
+        copied.finish()
+    })
+}
+
+fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; COPY_READ_BYTES]);
     }
-    BUFFER.with_borrow_mut(|buffer| {
-        let first = read(&mut from, buffer)?;
-        to.write_all(&buffer[..first])?;
-        if first == 0 || (first as u64 == expected && first < buffer.len()) {
-            return Ok((first as u64, ContentHash(xxh3_128(&buffer[..first]))));
+    BUFFER.with_borrow_mut(|buffer| work(buffer))
+}
+
+/// A new file, and the hash of what was written to it.
+struct Copied<'a> {
+    to: SparseWriter<'a>,
+    hasher: Xxh3,
+    length: u64,
+}
+
+impl<'a> Copied<'a> {
+    fn new(to: &'a File) -> Copied<'a> {
+        Copied { to: SparseWriter::new(to), hasher: Xxh3::new(), length: 0 }
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        zeros(bytes).for_each(|part| self.hasher.update(part));
+        self.to.skip(bytes);
+        self.length += bytes;
+    }
+
+    /// Writes what `buffer` begins with, `filled` bytes, and all that `from` gives then.
+    fn append(&mut self, mut from: impl Read, buffer: &mut [u8], mut filled: usize) -> io::Result<()> {
+        loop {
+            // full, so that runs of zeros are seen
+            while filled < buffer.len() {
+                match read(&mut from, &mut buffer[filled..])? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            let part = &buffer[..filled];
+            self.hasher.update(part);
+            self.to.write(part)?;
+            self.length += filled as u64;
+            if filled < buffer.len() {
+                return Ok(());
+            }
+            filled = 0;
         }
-        let mut hasher = Xxh3::new();
-        let (mut filled, mut length) = (first, 0);
-        while filled > 0 {
-            hasher.update(&buffer[..filled]);
-            length += filled as u64;
-            filled = read(&mut from, buffer)?;
-            to.write_all(&buffer[..filled])?;
-        }
-        Ok((length, ContentHash(hasher.digest128())))
-    })
+    }
+
+    fn finish(self) -> io::Result<(u64, ContentHash)> {
+        self.to.finish()?;
+        Ok((self.length, ContentHash(self.hasher.digest128())))
+    }
 }
 
 fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
