@@ -31,6 +31,7 @@ mod registry;
 mod registry_faults;
 mod repositories;
 mod signals;
+mod sparse_files;
 mod stages;
 mod support;
 mod trackers;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use kanna::oci::{Digest, Platform};
+use kanna::oci::{Descriptor, Digest, Platform};
 
 use super::command::{Ended, run_within};
 use super::handmade::client;
@@ -43,6 +43,13 @@ impl Workshop {
     /// The same, run to its end.
     pub fn build(&self, home: &Path, context: &Path, bases: &str, destination: &str, flags: &[&str]) -> Ended {
         run_within(self.command(home, context, bases, destination).args(flags), LIMIT)
+    }
+
+    /// The layers of an image in the registry, lowest first.
+    #[track_caller]
+    pub fn layers(&self, name: &str) -> Vec<Descriptor> {
+        let name = format!("{}/{name}", self.registry.host()).parse().expect("a reference");
+        client().pull_image(&name, &Platform::host()).expect("an image").manifest.layers
     }
 
     /// The digest of an image that is whole in the registry; `None` if there is no such tag.
