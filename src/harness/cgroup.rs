@@ -1,4 +1,4 @@
-//! [`Cgroup`]: counts the CPU time of all that ever ran in it, with version 1 and version 2.
+//! [`Cgroup`]: counts the CPU time of all that ever ran in it, or its memory, with version 1 and version 2.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,11 +10,27 @@ use super::Error;
 
 /// Where cgroups are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// The hierarchy of version 1 that counts CPU time; its `cpuacct.usage_*` count nanoseconds.
-const COUNTER_V1: &str = "cpuacct";
-
 /// How long we wait for processes that were killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a group is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    /// It counts CPU time.
+    Cpu,
+    /// It counts memory, and limits it.
+    Memory,
+}
+
+impl Controller {
+    /// The hierarchy of version 1, which has one for each controller.
+    fn hierarchy(self) -> &'static str {
+        match self {
+            Controller::Cpu => "cpuacct",
+            Controller::Memory => "memory",
+        }
+    }
+}
 
 /// CPU time in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,26 +42,36 @@ pub(super) struct Cpu {
 }
 
 /// A cgroup of our own; gone when it is dropped.
-pub(super) struct Cgroup {
+pub struct Cgroup {
     /// Its path below the mount of its hierarchy, without `/` in front.
-    pub(super) name: String,
-    folder: PathBuf,
-    is_v1: bool,
+    pub name: String,
+    pub(super) folder: PathBuf,
+    pub(super) is_v1: bool,
+    mount: PathBuf,
 }
 
 impl Cgroup {
     /// An empty group; `label` tells it from the others of this process.
-    pub(super) fn create(label: &str) -> Result<Cgroup, Error> {
+    pub fn create(controller: Controller, label: &str) -> Result<Cgroup, Error> {
+        Cgroup::create_below(Path::new(MOUNT), controller, label)
+    }
+
+    pub(super) fn create_below(mount: &Path, controller: Controller, label: &str) -> Result<Cgroup, Error> {
         let name = format!("kanna-harness-{}-{label}", process::id());
-        let v1 = Path::new(MOUNT).join(COUNTER_V1);
+        let v1 = mount.join(controller.hierarchy());
         let is_v1 = v1.is_dir();
-        let folder = if is_v1 { v1.join(&name) } else { Path::new(MOUNT).join(&name) };
+        if !is_v1 && controller == Controller::Memory {
+            // CPU time is counted in every group
+            let path = mount.join("cgroup.subtree_control");
+            fs::write(&path, "+memory").map_err(|source| Error::file("ask for memory in", &path, source))?;
+        }
+        let folder = if is_v1 { v1.join(&name) } else { mount.join(&name) };
         fs::create_dir(&folder).map_err(|source| Error::file("create cgroup", &folder, source))?;
-        Ok(Cgroup { name, folder, is_v1 })
+        Ok(Cgroup { name, folder, is_v1, mount: mount.to_owned() })
     }
 
     /// The words of a command that puts itself into the group and becomes `command`.
-    pub(super) fn entered_by(&self, command: Vec<String>) -> Vec<String> {
+    pub fn entered_by(&self, command: Vec<String>) -> Vec<String> {
         let enter = "echo $$ >\"$0\" && exec \"$@\"";
         let procs = self.folder.join("cgroup.procs").display().to_string();
         ["sh", "-c", enter].map(str::to_owned).into_iter().chain([procs]).chain(command).collect()
@@ -96,8 +122,8 @@ impl Drop for Cgroup {
             self.kill();
             thread::sleep(Duration::from_millis(5));
         }
-        let mut tops: Vec<PathBuf> = folders_in(Path::new(MOUNT)).into_iter().map(|top| top.join(&self.name)).collect();
-        tops.push(Path::new(MOUNT).join(&self.name));
+        let mut tops: Vec<PathBuf> = folders_in(&self.mount).into_iter().map(|top| top.join(&self.name)).collect();
+        tops.push(self.mount.join(&self.name));
         tops.iter().filter(|top| top.is_dir()).for_each(|top| remove(top));
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::Error;
 use super::builder::{Builder, Task};
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Controller};
 use super::command::run as run_command;
 use super::engine::{Engine, State};
 use super::flags::{Builds, Format};
@@ -161,7 +161,7 @@ impl Place {
 
     fn build(&self, build: &Build<'_>, wanted: &Builds, state: &State) -> Result<Cost, Error> {
         let label = state.path().file_name().expect("it has a name of its own").to_string_lossy();
-        let cgroup = Cgroup::create(&label)?;
+        let cgroup = Cgroup::create(Controller::Cpu, &label)?;
         let task = Task {
             context: build.context,
             destination: build.destination,

@@ -6,8 +6,6 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
-
 use super::Error;
 use super::cgroup::{Cgroup, Cpu};
 use super::command::{command_line, end_of};
@@ -46,11 +44,11 @@ pub(super) fn measure(
     let started = Instant::now();
     let child = command.spawn();
     let mut child = child.map_err(|source| Error::Start { program: line.clone(), source })?;
-    let mut peak_kib = 0;
+    let mut peak_bytes = 0;
     let mut interrupted = Ok(());
     let mut given_up = None;
     let status = loop {
-        peak_kib = peak_kib.max(peak_of(&cgroup.processes(), process));
+        peak_bytes = peak_bytes.max(cgroup.peak_of(process));
         match child.try_wait() {
             Ok(Some(status)) => break Ok(status),
             Ok(None) => {}
@@ -76,39 +74,12 @@ pub(super) fn measure(
         let output = end_of(&String::from_utf8_lossy(&output));
         return Err(Error::Command { command: line, ending: ending(status, is_late, limit), output });
     }
-    if peak_kib == 0 {
+    if peak_bytes == 0 {
         return Err(Error::Needs { what: format!("{line}: no process was called {process:?}, so none was measured") });
     }
-    Ok(Cost { wall_seconds, cpu: cgroup.cpu()?, peak_bytes: peak_kib * 1024 })
+    Ok(Cost { wall_seconds, cpu: cgroup.cpu()?, peak_bytes })
 }
 
 fn ending(status: ExitStatus, is_late: bool, limit: Duration) -> String {
     if is_late { format!("ended after {} seconds", limit.as_secs()) } else { status.to_string() }
-}
-
-/// The highest VmHWM in KiB of those processes that have the name.
-fn peak_of(processes: &[Pid], name: &str) -> u64 {
-    let status = |process: &Pid| fs::read_to_string(format!("/proc/{}/status", process.as_raw_pid())).ok();
-    processes.iter().filter_map(|process| peak_in(&status(process)?, name)).max().unwrap_or(0)
-}
-
-fn peak_in(status: &str, name: &str) -> Option<u64> {
-    let field = |field: &str| status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    if field("Name")?.trim() != name {
-        return None;
-    }
-    field("VmHWM")?.trim().strip_suffix("kB")?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_peak_is_that_of_the_named_process() {
-        let status = "Name:\texecutor\nUmask:\t0022\nVmPeak:\t  200 kB\nVmHWM:\t  123 kB\n";
-        assert_eq!(peak_in(status, "executor"), Some(123));
-        assert_eq!(peak_in(status, "exec"), None);
-        assert_eq!(peak_in("Name:\texecutor\nState:\tZ (zombie)\n", "executor"), None);
-    }
 }

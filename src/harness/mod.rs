@@ -10,7 +10,7 @@
 //! the same work, and a wrong snapshot is not timed.
 
 mod builder;
-mod cgroup;
+pub mod cgroup;
 mod command;
 mod compare;
 mod counts;
@@ -20,6 +20,7 @@ mod image;
 mod index;
 mod interrupt;
 mod measure;
+pub mod memory;
 mod registry;
 mod report;
 mod snapshots;
