@@ -5,6 +5,7 @@
 mod attacks;
 mod bad_input;
 mod bases;
+mod ceilings;
 mod command_line;
 mod compression;
 mod conformance;

@@ -42,6 +42,11 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Ended {
 
 /// The same with the output in the files `out` and `err` of `place`.
 pub fn run_into(command: &mut Command, limit: Duration, place: &Path) -> Ended {
+    run_watched(command, limit, place, || {})
+}
+
+/// The same; `watch` is called some hundred times a second while the command runs.
+pub fn run_watched(command: &mut Command, limit: Duration, place: &Path, mut watch: impl FnMut()) -> Ended {
     let [out, err] = ["out", "err"].map(|name| place.join(name));
     let create = |path| fs::File::create(path).expect("created");
     let mut child = command
@@ -60,6 +65,7 @@ pub fn run_into(command: &mut Command, limit: Duration, place: &Path) -> Ended {
             timed_out = true;
             child.kill().expect("a child of ours");
         }
+        watch();
         std::thread::sleep(Duration::from_millis(5));
     };
     let read = |path| String::from_utf8_lossy(&fs::read(path).expect("written")).into_owned();

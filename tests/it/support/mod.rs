@@ -8,6 +8,7 @@ pub mod git;
 pub mod handmade;
 pub mod http;
 pub mod layout;
+pub mod limited;
 pub mod machine;
 pub mod podman;
 pub mod proxy;

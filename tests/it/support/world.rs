@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -67,13 +68,18 @@ impl World {
 
     /// The same on another engine.
     pub fn build_on(&self, podman: &Podman, context: &Path, options: &[&str], flags: &[&str]) -> Ended {
+        run_within(&mut self.build_command(podman, context, options, flags), BUILD_LIMIT + ENDING)
+    }
+
+    /// The same, not started yet.
+    pub fn build_command(&self, podman: &Podman, context: &Path, options: &[&str], flags: &[&str]) -> Command {
         let host = self.registry.host();
         let volume = format!("{}:/workspace:ro", context.display());
         let options: Vec<&str> = ["-v", &volume].iter().chain(options).copied().collect();
         let map = format!("--registry-map=index.docker.io={host}");
         let mut command = podman.run_executor(BUILD_LIMIT, &options);
         command.args([&map, "--insecure", "--insecure-pull", "--context=dir:///workspace"]).args(flags);
-        run_within(&mut command, BUILD_LIMIT + ENDING)
+        command
     }
 }
 
