@@ -1,8 +1,9 @@
 //! One `config.json`: which entry, or which helper, speaks for a repository.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -10,7 +11,11 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::{Credential, Error};
+use super::{Credential, Error, parse_object};
+use crate::sys::fs;
+
+/// The longest file that is read. Those of large firms have some hundred kilobytes; a secret of Kubernetes has a mebibyte.
+const FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Docker pads; some tools that write the file do not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -28,12 +33,13 @@ pub(super) struct ConfigFile {
     content: Content,
 }
 
+/// Go reads `null` as what is not there.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Content {
-    auths: BTreeMap<String, Entry>,
-    cred_helpers: BTreeMap<String, String>,
-    creds_store: String,
+    auths: Option<BTreeMap<String, Option<Entry>>>,
+    cred_helpers: Option<BTreeMap<String, String>>,
+    creds_store: Option<String>,
 }
 
 /// `None` fields and empty ones mean the same.
@@ -62,7 +68,7 @@ pub(super) enum Found {
 impl ConfigFile {
     /// `None` where there is no such file, or an empty one (a mount that nobody filled).
     pub(super) fn read(path: &Path) -> Result<Option<ConfigFile>, Error> {
-        let bytes = match fs::read(path) {
+        let bytes = match read_file(path) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
@@ -72,7 +78,7 @@ impl ConfigFile {
         if bytes.trim_ascii().is_empty() {
             return Ok(None);
         }
-        let content = serde_json::from_slice(&bytes).map_err(|error| Error::Malformed {
+        let content = parse_object(&bytes).map_err(|error| Error::Malformed {
             path: path.to_path_buf(),
             line: error.line(),
             column: error.column(),
@@ -84,20 +90,20 @@ impl ConfigFile {
     /// but a store that knows nothing does not hide an entry.
     pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Found, Error> {
         let names = names_of(registry);
-        let helper = self.content.cred_helpers.iter().find(|(key, _)| names.contains(&host_of(key)));
+        let helper = self.content.cred_helpers.iter().flatten().find(|(key, _)| names.contains(&host_of(key)));
         if let Some((_, name)) = helper {
             return self.helper(name, registry);
         }
-        let entry = (self.content.auths.iter())
-            .filter_map(|(key, entry)| Some((match_length(key, &names, repository)?, key, entry)))
+        let entry = (self.content.auths.iter().flatten())
+            .filter_map(|(key, entry)| Some((match_length(key, &names, repository)?, key, entry.as_ref()?)))
             .filter(|(_, _, entry)| !entry.is_empty())
             .max_by_key(|(length, key, _)| (*length, std::cmp::Reverse(key.len())));
         if let Some((_, key, entry)) = entry {
             return self.credential(key, entry).map(Found::Credential);
         }
-        match self.content.creds_store.as_str() {
-            "" => Ok(Found::Nothing),
-            name => self.helper(name, registry),
+        match filled(&self.content.creds_store) {
+            None => Ok(Found::Nothing),
+            Some(name) => self.helper(name, registry),
         }
     }
 
@@ -136,6 +142,21 @@ impl Entry {
         let fields = [&self.auth, &self.username, &self.password, &self.identitytoken, &self.registrytoken];
         fields.into_iter().all(|field| filled(field).is_none())
     }
+}
+
+/// All of a file, at once or not at all: nobody waits for who may write into a fifo.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = fs::OFlags::RDONLY | fs::OFlags::NONBLOCK | fs::OFlags::CLOEXEC;
+    let file = File::from(fs::open(path, flags, fs::Mode::empty())?);
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a fifo"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn filled(field: &Option<String>) -> Option<&str> {

@@ -2,27 +2,23 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
-
-use serde::Deserialize;
+use std::time::Duration;
 
 use super::config::{ConfigFile, Found};
+use super::helper::{self, Helper};
 use super::{Credential, Error};
+use crate::sys::Stop;
 
-/// The longest answer of a helper that is read: tokens have some kilobytes at most.
-const HELPER_ANSWER_BYTES: u64 = 1024 * 1024;
-
-/// The name that helpers give instead of a user's when the secret is an identity token.
-const IDENTITY_TOKEN_USER: &str = "<token>";
+/// How long a helper may take. Those of the clouds ask servers of their own, and some of them several, each for seconds.
+const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers for every registry who we are.
 pub struct Keychain {
     config_files: Vec<PathBuf>,
     helper_path: OsString,
+    helper_patience: Duration,
     loaded: OnceLock<Vec<ConfigFile>>,
     /// What a helper said last. It is asked anew each time, since its tokens expire, but the image under
     /// construction may meanwhile stand where the helper stood.
@@ -36,6 +32,7 @@ impl Keychain {
         Keychain {
             config_files,
             helper_path: OsString::new(),
+            helper_patience: HELPER_PATIENCE,
             loaded: OnceLock::new(),
             helper_answers: Mutex::default(),
         }
@@ -46,6 +43,11 @@ impl Keychain {
         Keychain { helper_path: helper_path.into(), ..self }
     }
 
+    /// How long a helper may take to answer, other than a minute.
+    pub fn with_helper_patience(self, helper_patience: Duration) -> Keychain {
+        Keychain { helper_patience, ..self }
+    }
+
     /// Reads the files now, while they are where they were said to be.
     pub fn load(&self) -> Result<(), Error> {
         self.files().map(drop)
@@ -53,11 +55,16 @@ impl Keychain {
 
     /// Who we are for a repository.
     pub fn for_registry(&self, registry: &str, repository: &str) -> Result<Credential, Error> {
+        self.for_registry_until(&Stop::new(), registry, repository)
+    }
+
+    /// The same, but no helper is waited for once `stop` is asked.
+    pub fn for_registry_until(&self, stop: &Stop, registry: &str, repository: &str) -> Result<Credential, Error> {
         for file in self.files()? {
             match file.find(registry, repository)? {
                 Found::Nothing => {}
                 Found::Credential(credential) => return Ok(credential),
-                Found::Helper { name, server } => match self.ask(&name, &server)? {
+                Found::Helper { name, server } => match self.ask(&name, &server, stop)? {
                     Credential::Anonymous => {}
                     credential => return Ok(credential),
                 },
@@ -75,12 +82,12 @@ impl Keychain {
         Ok(self.loaded.get_or_init(|| files))
     }
 
-    fn ask(&self, name: &str, server: &str) -> Result<Credential, Error> {
+    fn ask(&self, name: &str, server: &str, stop: &Stop) -> Result<Credential, Error> {
         let program = format!("docker-credential-{name}");
         let key = (program.clone(), server.to_owned());
-        let answer = match find_program(&program, &self.helper_path) {
+        let answer = match helper::find(&program, &self.helper_path) {
             None => Err(Error::NoHelper { program, server: server.to_owned() }),
-            Some(path) => run_helper(&path, &program, server),
+            Some(path) => Helper { path, program }.ask(server, self.helper_patience, stop),
         };
         let mut answers = self.helper_answers.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
@@ -94,65 +101,12 @@ impl Keychain {
     }
 }
 
-fn find_program(program: &str, path: &OsString) -> Option<PathBuf> {
-    let executable = |file: &PathBuf| {
-        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
-    std::env::split_paths(path).map(|directory| directory.join(program)).find(executable)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HelperAnswer {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    secret: String,
-}
-
-/// docker-credential-helpers, protocol: the server on stdin, JSON or a complaint on stdout.
-fn run_helper(path: &Path, program: &str, server: &str) -> Result<Credential, Error> {
-    let failed = |source| Error::RunHelper { program: program.to_owned(), server: server.to_owned(), source };
-    let unusable = |reason: String| Error::Helper { program: program.to_owned(), server: server.to_owned(), reason };
-    let output = converse(path, server).map_err(failed)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if said.contains("credentials not found") {
-            return Ok(Credential::Anonymous);
-        }
-        return Err(unusable(if said.is_empty() { output.status.to_string() } else { said }));
-    }
-    // the cause is left out on purpose: it could quote the answer
-    let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| unusable("its answer is not the JSON of a credential".into()))?;
-    Ok(match (answer.username.as_str(), answer.secret.as_str()) {
-        ("", "") => Credential::Anonymous,
-        (IDENTITY_TOKEN_USER, _) => Credential::IdentityToken(answer.secret),
-        _ => Credential::Basic { username: answer.username, password: answer.secret },
-    })
-}
-
-fn converse(path: &Path, server: &str) -> io::Result<Output> {
-    let mut child =
-        Command::new(path).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(server.as_bytes()) {
-            // a helper that knows one server only need not read which
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
-            _ => {}
-        }
-    }
-    let mut stdout = Vec::new();
-    if let Some(pipe) = child.stdout.take() {
-        pipe.take(HELPER_ANSWER_BYTES).read_to_end(&mut stdout)?;
-    }
-    Ok(Output { status: child.wait()?, stdout, stderr: Vec::new() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     fn helper(directory: &Path, name: &str, script: &str) {
         let path = directory.join(format!("docker-credential-{name}"));

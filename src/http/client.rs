@@ -17,6 +17,9 @@ use crate::sys::Stop;
 /// Threads that serve transfers besides the one that waits for them: TLS of several streams fills one.
 const RUNTIME_THREADS: usize = 2;
 
+/// How long what runs on beside the transfers may take to end when the client is dropped. It takes some milliseconds.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Speaks HTTP. Make it before the root is replaced: certificates and what is known of names are read now.
 pub struct Client {
     settings: Settings,
@@ -84,10 +87,10 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// A credential helper that hangs holds nobody up.
+    /// Whoever asks a credential helper ends it once nobody waits for the answer, and is given the time for that.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(ENDING);
         }
     }
 }

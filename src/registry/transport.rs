@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::token::{self, Token};
 use crate::credentials::{Credential, Keychain};
 use crate::http::{self, Pauses, REDIRECTS, Trust, expect_success, host_and_port, is_followed, is_loopback, within};
+use crate::sys::Stop;
 
 /// All connections, of all registries.
 pub(super) struct Transport {
@@ -139,6 +140,15 @@ impl Transport {
     }
 }
 
+/// Asks those who work for us to end when we are dropped.
+struct Waiting(Stop);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.ask();
+    }
+}
+
 impl Session<'_> {
     /// The address of something in the repository: `blobs/…`, `manifests/…`.
     pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
@@ -251,11 +261,14 @@ impl Session<'_> {
         })
     }
 
-    /// Helpers are programs, and slow ones: they are waited for beside the transfers that run.
+    /// Helpers are programs, and slow ones: they are waited for beside the transfers that run, and only while somebody waits
+    /// for us.
     async fn credential(&self) -> Result<Credential, Error> {
         let keychain = Arc::clone(&self.transport.keychain);
         let Place { registry, repository, .. } = self.place.clone();
-        let asked = tokio::task::spawn_blocking(move || keychain.for_registry(&registry, &repository));
+        let waiting = Waiting(Stop::new());
+        let gone = waiting.0.clone();
+        let asked = tokio::task::spawn_blocking(move || keychain.for_registry_until(&gone, &registry, &repository));
         Ok(asked.await.expect("a keychain does not panic, and nobody aborts its task")?)
     }
 

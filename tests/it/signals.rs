@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -32,6 +33,7 @@ struct Trial<'a> {
     world: &'a World,
     name: String,
     place: PathBuf,
+    options: Vec<&'a str>,
 }
 
 impl<'a> Trial<'a> {
@@ -40,7 +42,7 @@ impl<'a> Trial<'a> {
         for folder in ["work", "result", "context"] {
             fs::create_dir_all(place.join(folder)).expect("created");
         }
-        Trial { world, name: format!("kanna-{name}-{}", std::process::id()), place }
+        Trial { world, name: format!("kanna-{name}-{}", std::process::id()), place, options: Vec::new() }
     }
 
     /// Starts the build, waits until `is_time`, sends the signal, and says what the executor wrote.
@@ -71,6 +73,7 @@ impl<'a> Trial<'a> {
         let volume = |folder: &str| format!("--volume={}:/{folder}", self.place.join(folder).display());
         let (work, result, context) = (volume("work"), volume("result"), volume("context"));
         let options = [DOCKER_CAPABILITIES, "--name", &self.name, &work, &result, &context];
+        let options: Vec<&str> = options.iter().chain(&self.options).copied().collect();
         let podman = self.world.podman.run_executor(FOR_EVER, &options);
         // a shell's background jobs ignore SIGINT, and so would all that they start
         let mut command = Command::new("env");
@@ -185,6 +188,24 @@ fn while_a_silent_registry_is_waited_for() {
         };
         Trial::new(&world, name).stop(signal, &dockerfile, &TO_FILES, &asked);
     }
+}
+
+#[test]
+fn while_a_silent_credential_helper_is_waited_for() {
+    let Some(world) = World::new() else { return };
+    let server = Server::start(|_, _| Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"test\""));
+    let dockerfile = format!("FROM {}/app:1\nRUN true\n", server.host());
+    let mut trial = Trial::new(&world, "helper");
+    trial.options = vec!["--env=PATH=/context", "--env=DOCKER_CONFIG=/context"];
+    let at = |name: &str| trial.place.join("context").join(name);
+    fs::write(at("config.json"), r#"{"credsStore": "silent"}"#).expect("written");
+    fs::copy("/bin/busybox", at("busybox")).expect("copied");
+    let script =
+        format!("#!/context/busybox sh\n: >/context/asked\nexec /context/busybox sleep {}\n", FOR_EVER.as_secs());
+    fs::write(at("docker-credential-silent"), script).expect("written");
+    fs::set_permissions(at("docker-credential-silent"), fs::Permissions::from_mode(0o755)).expect("made executable");
+    let log = trial.stop(TERM, &dockerfile, &TO_FILES, &|_| at("asked").exists());
+    assert!(!log.contains("no answer came"), "{log}");
 }
 
 #[test]
