@@ -166,7 +166,7 @@ impl<'a> Builder<'a> {
             Beginning::Scratch => Finished { layers: Vec::new(), history: Vec::new(), format: Format::Docker },
             Beginning::Image(image) => Finished {
                 layers: image.layers.iter().map(layered).collect(),
-                history: image.config.history.clone(),
+                history: image.config.history_of_layers(),
                 format: Format::of(&image.remote.manifest),
             },
             Beginning::Stage(base) => base,

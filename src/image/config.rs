@@ -18,6 +18,9 @@ pub const SHORTEST_INTERVAL_NANOSECONDS: i64 = 1_000_000;
 const PASSED_ON: [&str; 2] = ["os.version", "os.features"];
 const PASSED_ON_OF_RUN: [&str; 1] = ["ArgsEscaped"];
 
+/// The comment on a layer of which the base's history does not tell.
+const UNTOLD: &str = "a layer of the base image";
+
 /// The config blob of an image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
@@ -208,6 +211,22 @@ impl ImageConfig {
         }
     }
 
+    /// How the layers came to be, each with an entry of its own. A config need not say it of all, or may say it of more than
+    /// there are; whoever pairs entries with layers (`docker history`, scanners) would take one for the other.
+    pub fn history_of_layers(&self) -> Vec<History> {
+        let mut history = self.history.clone();
+        let mut left = self.rootfs.diff_ids.len();
+        for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
+            match left.checked_sub(1) {
+                Some(rest) => left = rest,
+                None => entry.empty_layer = true,
+            }
+        }
+        let untold = || History { comment: Some(UNTOLD.into()), ..History::default() };
+        history.extend(std::iter::repeat_with(untold).take(left));
+        history
+    }
+
     /// The execution parameters, empty where the config has none.
     pub fn run_config(&self) -> RunConfig {
         self.config.clone().unwrap_or_default()
@@ -287,6 +306,22 @@ mod tests {
             assert!(matches!(ImageConfig::parse(text.as_bytes(), "i", layers), Err(Error::Config { .. })), "{text}");
         }
         assert!(matches!(ImageConfig::parse(b"{}", "i", 2), Err(Error::DiffIds { diff_ids: 0, layers: 2, .. })));
+    }
+
+    #[test]
+    fn history_has_an_entry_for_each_layer() {
+        for (layers, told, expected) in [
+            (0, &[][..], &[][..]),
+            (2, &[false, true, false], &[false, true, false]),
+            (3, &[true, false], &[true, false, false, false]),
+            (1, &[false, true, false, false], &[false, true, true, true]),
+        ] {
+            let history = told.iter().map(|&empty_layer| History { empty_layer, ..History::default() }).collect();
+            let rootfs = RootFs { diff_ids: vec![DiffId::of(b""); layers], ..RootFs::default() };
+            let config = ImageConfig { history, rootfs, ..ImageConfig::default() };
+            let found: Vec<bool> = config.history_of_layers().iter().map(|entry| entry.empty_layer).collect();
+            assert_eq!(found, expected, "{layers} layers, {told:?}");
+        }
     }
 
     #[test]
