@@ -93,6 +93,18 @@ pub enum Fault {
         /// Its media type, or what stands for it.
         found: String,
     },
+    /// Something else in the form of an image: a chart, a signature, an attestation.
+    #[error("an artifact with a config of the type {found:?}, and no image")]
+    Artifact {
+        /// The media type of its config.
+        found: String,
+    },
+    /// Something else in the place of a layer.
+    #[error("it has a layer of the type {found:?}, which is none of files that can be read")]
+    NotALayer {
+        /// The media type.
+        found: String,
+    },
     /// The manifest of before 2016.
     #[error(
         "a Docker schema 1 manifest, which registries no longer accept: pull and push the image once with a current docker"

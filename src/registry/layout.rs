@@ -196,6 +196,7 @@ pub(super) async fn blob(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::media_type::{OCI_CONFIG, OCI_MANIFEST};
 
     #[test]
     fn places() {
@@ -222,18 +223,15 @@ mod tests {
         let blobs = BlobStore::open(place.path()).expect("opened");
         let config = blobs.write(b"{}").expect("written");
         let descriptor = |text: &str, name: Option<&str>, platform: Option<&str>| {
-            let mut entry = Descriptor::new(
-                crate::oci::media_type::OCI_MANIFEST,
-                blobs.write(text.as_bytes()).expect("written"),
-                text.len() as u64,
-            );
+            let mut entry =
+                Descriptor::new(OCI_MANIFEST, blobs.write(text.as_bytes()).expect("written"), text.len() as u64);
             entry.annotations.extend(name.map(|name| (REF_NAME.to_owned(), name.to_owned())));
             entry.platform = platform.map(|platform| platform.parse().expect("a platform"));
             entry
         };
         let manifest = |annotation: &str| {
             format!(
-                "{{\"schemaVersion\":2,\"config\":{{\"mediaType\":\"c\",\"digest\":\"{config}\",\"size\":2}},\
+                "{{\"schemaVersion\":2,\"config\":{{\"mediaType\":\"{OCI_CONFIG}\",\"digest\":\"{config}\",\"size\":2}},\
                  \"layers\":[],\"annotations\":{{\"is\":\"{annotation}\"}}}}"
             )
         };

@@ -1,5 +1,6 @@
 //! From a name to a manifest and a config.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::endpoint::{Access, Place};
 use super::error::{Error, Fault};
@@ -258,8 +260,11 @@ pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Conten
     struct Shape {
         schema_version: Option<u32>,
         media_type: Option<String>,
-        config: Option<serde::de::IgnoredAny>,
-        manifests: Option<serde::de::IgnoredAny>,
+        config: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
+        /// With these, a list does not pass for an object.
+        #[serde(flatten)]
+        _others: HashMap<String, IgnoredAny>,
     }
     let shape: Shape = serde_json::from_slice(bytes).map_err(Fault::BadManifest)?;
     if shape.schema_version == Some(1) {
@@ -277,13 +282,47 @@ pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Conten
     let media_type = media_type.ok_or_else(|| Fault::NotAnImage { found: "JSON of an unknown kind".into() })?;
     let content = match media_type {
         name if IMAGES.contains(&name) => {
-            Content::Image(Box::new(serde_json::from_slice(bytes).map_err(Fault::BadManifest)?))
+            let manifest: Manifest = serde_json::from_slice(bytes).map_err(Fault::BadManifest)?;
+            see_that_it_holds_files(&manifest)?;
+            Content::Image(Box::new(manifest))
         }
         name if INDEXES.contains(&name) => Content::Index(serde_json::from_slice(bytes).map_err(Fault::BadManifest)?),
         name => return Err(Fault::NotAnImage { found: name.chars().take(200).collect() }),
     };
     Ok((media_type.to_owned(), content))
 }
+
+/// An artifact (image spec, "Guidelines for Artifact Usage") looks like an image; its layers are no files, or not to be read.
+fn see_that_it_holds_files(manifest: &Manifest) -> Result<(), Fault> {
+    let short = |name: &str| name.chars().take(200).collect();
+    let config = manifest.config.media_type.as_str();
+    if !CONFIGS.contains(&config) {
+        return Err(Fault::Artifact { found: short(config) });
+    }
+    let is_layer = |name: &str| LAYERS.iter().any(|family| name.starts_with(family)) && !name.ends_with(ENCRYPTED);
+    match manifest.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+        Some(other) => Err(Fault::NotALayer { found: short(&other.media_type) }),
+        None => Ok(()),
+    }
+}
+
+/// What docker takes for configs of images (moby, `ImageTypes`): old registries had other names for them.
+const CONFIGS: [&str; 6] = [
+    media_type::OCI_CONFIG,
+    media_type::DOCKER_CONFIG,
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+    "",
+];
+/// What the types of layers begin with. The compression that they end with is not relied on.
+const LAYERS: [&str; 3] = [
+    media_type::OCI_LAYER,
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.",
+];
+/// What ocicrypt appends to the type of a layer.
+const ENCRYPTED: &str = "+encrypted";
 
 const IMAGES: [&str; 2] = [media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
 const INDEXES: [&str; 2] = [media_type::OCI_INDEX, media_type::DOCKER_INDEX];
@@ -368,9 +407,10 @@ mod tests {
 
     #[test]
     fn what_a_manifest_is() {
-        let digest = Digest::of(b"");
-        let image =
-            format!(r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{digest}","size":1}},"layers":[]}}"#);
+        let (digest, config) = (Digest::of(b""), media_type::OCI_CONFIG);
+        let image = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"{digest}","size":1}},"layers":[]}}"#
+        );
         let kind = |json: &str, response_type: &str| match parse(json.as_bytes(), response_type) {
             Ok((media_type, _)) => media_type,
             Err(fault) => format!("{fault:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
@@ -384,7 +424,19 @@ mod tests {
         assert_eq!(kind("{}", "text/html"), "NotAnImage");
         assert_eq!(kind("<html>", media_type::OCI_INDEX), "BadManifest");
         assert_eq!(kind("[1]", ""), "BadManifest");
+        assert_eq!(kind("[2,null,{},[]]", ""), "BadManifest");
         assert_eq!(kind(&image.replace("\"size\":1", "\"size\":-1"), ""), "BadManifest");
         assert_eq!(kind(&image.replace("sha256:", "md5:"), ""), "BadManifest");
+        assert_eq!(kind(&image.replace(config, "application/vnd.cncf.helm.config.v1+json"), ""), "Artifact");
+        for (layer, expected) in [
+            (media_type::OCI_LAYER_ZSTD, media_type::OCI_MANIFEST),
+            (media_type::OCI_LAYER_FOREIGN, media_type::OCI_MANIFEST),
+            (media_type::DOCKER_LAYER_FOREIGN, media_type::OCI_MANIFEST),
+            ("application/vnd.in-toto+json", "NotALayer"),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "NotALayer"),
+        ] {
+            let layer = format!(r#"[{{"mediaType":"{layer}","digest":"{digest}","size":1}}]"#);
+            assert_eq!(kind(&image.replace("[]", &layer), ""), expected, "{layer}");
+        }
     }
 }
