@@ -394,7 +394,7 @@ fn a_handle_that_cannot_be_opened() {
         set_capabilities(None, CapabilitySets { effective, ..held }).expect("given up");
         let snapshot = world.snapshot(watching);
         assert_eq!(snapshot.handed_over, Some(HandOver::Sweep(Unaccounted::Untraced(Errno::PERM))));
-        assert_eq!(lines(&snapshot.changeset), ["P /d1", "M /d1/f1", "M /d2"]);
+        assert_eq!(world.lines(&snapshot.changeset), ["P /d1", "M /d1/f1", "M /d2"]);
         set_capabilities(None, held).expect("taken back");
         assert_eq!(step(&mut world, &mut tracker, &[write("d1/f1", "other")]).handed_over, None);
     };
