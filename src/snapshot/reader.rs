@@ -92,13 +92,15 @@ fn poll(polled: &mut [PollFd<'_>], timeout: Option<Duration>) -> bool {
     }
 }
 
-/// Reads until the queue is empty.
+/// Reads until the queue is empty. Once the account is lost, only so that the queue does not grow.
 pub(super) fn drain(queue: &OwnedFd, buffer: &mut [u8], digest: &mut impl Digest, account: &mut Account) {
     loop {
         match sys::read(queue, &mut *buffer) {
             Ok(0) | Err(Errno::AGAIN) => return,
             Ok(filled) => {
-                if let Err(lost) = digest(&buffer[..filled], account) {
+                if !account.is_lost()
+                    && let Err(lost) = digest(&buffer[..filled], account)
+                {
                     account.lost(lost);
                 }
             }
