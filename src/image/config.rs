@@ -18,6 +18,9 @@ pub const SHORTEST_INTERVAL_NANOSECONDS: i64 = 1_000_000;
 const PASSED_ON: [&str; 2] = ["os.version", "os.features"];
 const PASSED_ON_OF_RUN: [&str; 1] = ["ArgsEscaped"];
 
+/// The one type of a root file system that there is.
+const LAYERS: &str = "layers";
+
 /// The comment on a layer of which the base's history does not tell.
 const UNTOLD: &str = "a layer of the base image";
 
@@ -142,7 +145,7 @@ pub struct RootFs {
 
 impl Default for RootFs {
     fn default() -> RootFs {
-        RootFs { kind: "layers".into(), diff_ids: Vec::new() }
+        RootFs { kind: LAYERS.into(), diff_ids: Vec::new() }
     }
 }
 
@@ -205,6 +208,9 @@ impl ImageConfig {
     pub fn parse(bytes: &[u8], image: &str, layers: usize) -> Result<ImageConfig, Error> {
         let config: ImageConfig =
             serde_json::from_slice(bytes).map_err(|source| Error::Config { image: image.into(), source })?;
+        if config.rootfs.kind != LAYERS {
+            return Err(Error::RootFs { image: image.into(), kind: config.rootfs.kind });
+        }
         match config.rootfs.diff_ids.len() {
             found if found == layers => Ok(config),
             diff_ids => Err(Error::DiffIds { image: image.into(), diff_ids, layers }),
@@ -305,6 +311,8 @@ mod tests {
         for (text, layers) in [("", 0), ("[]", 0), (r#"{"rootfs":{"type":"layers","diff_ids":["sha256:xx"]}}"#, 1)] {
             assert!(matches!(ImageConfig::parse(text.as_bytes(), "i", layers), Err(Error::Config { .. })), "{text}");
         }
+        let overlay = br#"{"rootfs":{"type":"overlay","diff_ids":[]}}"#;
+        assert!(matches!(ImageConfig::parse(overlay, "i", 0), Err(Error::RootFs { .. })));
         assert!(matches!(ImageConfig::parse(b"{}", "i", 2), Err(Error::DiffIds { diff_ids: 0, layers: 2, .. })));
     }
 

@@ -33,6 +33,14 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A root file system that is not made of layers (image spec: config, `rootfs`, unknown values).
+    #[error("the config of {image} has a root file system of the type {kind:?} instead of layers")]
+    RootFs {
+        /// Whose config.
+        image: String,
+        /// The type.
+        kind: String,
+    },
     /// The config names another number of layers than the manifest.
     #[error("the config of {image} lists {diff_ids} diff IDs for {layers} layers")]
     DiffIds {

@@ -149,6 +149,11 @@ async fn image_from(session: &Session<'_>, reference: &Reference, platform: &Pla
             offered,
         })?;
         got = fetch_manifest(session, &chosen.digest.to_string(), Some(chosen.digest)).await?;
+        let (digest, expected, found) = (chosen.digest, chosen.size, got.bytes.len() as u64);
+        if found != expected {
+            let fault = Fault::WrongBlob(blobs::Error::WrongSize { digest, expected, found });
+            return Err(Error::Answer { what: format!("pull {image}"), fault });
+        }
     }
     Err(Error::Answer { what: format!("pull {image}"), fault: Fault::Nested(NESTING) })
 }
@@ -267,8 +272,10 @@ pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Conten
         _others: HashMap<String, IgnoredAny>,
     }
     let shape: Shape = serde_json::from_slice(bytes).map_err(Fault::BadManifest)?;
-    if shape.schema_version == Some(1) {
-        return Err(Fault::SchemaOne);
+    match shape.schema_version {
+        Some(1) => return Err(Fault::SchemaOne),
+        Some(2) | None => {}
+        Some(other) => return Err(Fault::NotAnImage { found: format!("a manifest of schema version {other}") }),
     }
     let response_type = response_type.split(';').next().unwrap_or_default().trim();
     let known = |name: &&str| IMAGES.contains(name) || INDEXES.contains(name);
@@ -421,6 +428,7 @@ mod tests {
         assert_eq!(kind(r#"{"schemaVersion":2,"manifests":[]}"#, ""), media_type::OCI_INDEX);
         assert_eq!(kind(r#"{"schemaVersion":1,"fsLayers":[]}"#, ""), "SchemaOne");
         assert_eq!(kind(r#"{"schemaVersion":2,"mediaType":"text/plain"}"#, media_type::OCI_INDEX), "NotAnImage");
+        assert_eq!(kind(&image.replace("\"schemaVersion\":2", "\"schemaVersion\":3"), ""), "NotAnImage");
         assert_eq!(kind("{}", "text/html"), "NotAnImage");
         assert_eq!(kind("<html>", media_type::OCI_INDEX), "BadManifest");
         assert_eq!(kind("[1]", ""), "BadManifest");
