@@ -25,11 +25,12 @@ test: setup
 
 # The trackers against a walk over every file: 20,000 generated programs each, and the contract on every kind of file
 # system that can be made here. Builds and pushes that end at a hundred points, which only root can try. Builds of files of
-# 4 GiB and of half a million files where there are 256 MB. All conformance cases in isolated roots. Takes some hours.
+# 4 GiB and of half a million files where there are 256 MB. Layers of a million entries. All conformance cases in isolated
+# roots. Takes some hours.
 test-long: setup
 	KANNA_CASES='*' $(CARGO) test --locked --test it -- --nocapture conformance::images_of_
 	$(CARGO) test --locked --release --lib -- --ignored dockerfile::tests::ten_megabytes
-	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads=1 interrupted:: ceilings::
+	$(CARGO) test --locked --test it -- --ignored --nocapture --test-threads=1 interrupted:: ceilings:: million::
 	PROPTEST_CASES=20000 $(CARGO) test --locked --release --lib snapshot::tests::programs
 	$(SUDO) tests/file_systems.sh "$$($(CARGO) test --locked --release --lib --no-run --message-format=json | \
 		jq -r 'select(.profile.test == true and .target.name == "kanna").executable')" 2000

@@ -21,7 +21,7 @@ use tar::EntryType::{
 };
 
 use crate::support::handmade::{Row, header, tar_of};
-use crate::support::{folder, skip};
+use crate::support::{assert_page_has, folder, skip};
 
 /// An attack: what it tries, and its layers, lowest first. `OUTSIDE` stands for a directory beside the root.
 type Attack = (&'static str, Vec<Vec<u8>>);
@@ -368,8 +368,5 @@ fn attacks_end_as_the_table_says() {
             );
         }
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/attacks.md");
-    let text = fs::read_to_string(&file).expect("there");
-    let (_, kept) = text.split_once("<!-- the table -->\n").expect("a mark");
-    assert!(kept == table, "docs/attacks.md has another table:\n{table}");
+    assert_page_has("docs/attacks.md", "the table", &table);
 }

@@ -23,6 +23,8 @@ mod interrupted;
 mod isolated;
 mod language;
 mod layering;
+mod lies;
+mod million;
 mod names;
 mod one_container;
 mod parallel;

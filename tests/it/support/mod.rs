@@ -32,6 +32,15 @@ pub fn scratch() -> TempDir {
     tempfile::tempdir_in(folder("scratch")).expect("the target directory can be written")
 }
 
+/// Holds a page of the repository to what a test found: the part that is marked with `name`.
+#[track_caller]
+pub fn assert_page_has(page: &str, name: &str, found: &str) {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("there");
+    let (_, rest) = text.split_once(&format!("<!-- {name} -->\n")).unwrap_or_else(|| panic!("{page} has no {name}"));
+    let kept = rest.split_once("<!-- ").map_or(rest, |(kept, _)| kept);
+    assert!(kept.trim() == found.trim(), "{page} has others than these {name}:\n{found}");
+}
+
 /// Says why a test does not run here. `KANNA_ACCEPTED_SKIPS` (names, comma-separated, may be empty), where set, is the
 /// list of skips that a machine may have; any other is a failure.
 pub fn skip(name: &str, reason: &str) {
