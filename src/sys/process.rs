@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "pre_exec, execve and signal dispositions have no safe wrapper")]
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -15,7 +15,7 @@ use std::{io, ptr};
 use rustix::fs::Mode;
 use rustix::io::{Errno, FdFlags};
 pub use rustix::process::*;
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{Timespec, nanosleep, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Highest signal number of Linux.
 const LAST_SIGNAL: i32 = 64;
@@ -23,6 +23,9 @@ const LAST_SIGNAL: i32 = 64;
 const SIGACTION_WORDS: usize = 8;
 /// First descriptor that is not a standard stream.
 const FIRST_OTHER_FD: u32 = 3;
+/// How often, and after which pauses, a program is tried that somebody may still write to: two seconds in all.
+const BUSY_TRIES: u32 = 100;
+const BUSY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 /// Where the stage is kept beside the error number while std carries both from the child to us as one.
 const STAGE_SHIFT: i32 = 16;
 
@@ -218,16 +221,31 @@ impl ProcessImage {
     fn execute(&self) -> Errno {
         let mut result = Errno::NOENT;
         for program in &self.programs {
-            // SAFETY: all three are NUL-terminated, the arrays NULL-terminated, and they outlive the call.
-            unsafe {
-                libc::execve(program.as_ptr(), self.arguments.array.as_ptr(), self.environment.array.as_ptr());
-            }
-            match Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL) {
+            match self.execute_one(program) {
                 Errno::ACCESS => result = Errno::ACCESS,
                 Errno::NOENT | Errno::NOTDIR => {}
                 other => return other,
             }
         }
         result
+    }
+
+    /// Becomes `program`; returns only if it cannot be executed.
+    ///
+    /// Whoever unpacked it has closed it, but the child of another thread may have a descriptor of it, from that thread's
+    /// fork until its exec: that is waited for.
+    fn execute_one(&self, program: &CStr) -> Errno {
+        let mut tries = BUSY_TRIES;
+        loop {
+            // SAFETY: all three are NUL-terminated, the arrays NULL-terminated, and they outlive the call.
+            unsafe {
+                libc::execve(program.as_ptr(), self.arguments.array.as_ptr(), self.environment.array.as_ptr());
+            }
+            match Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL) {
+                Errno::TXTBSY if tries > 0 => tries -= 1,
+                other => return other,
+            }
+            let _ = nanosleep(&BUSY_PAUSE);
+        }
     }
 }

@@ -239,6 +239,34 @@ fn programs_that_cannot_be_executed() {
 }
 
 #[test]
+fn a_program_that_is_still_being_written_is_waited_for() {
+    let trial = trial();
+    let program = trial.path("program");
+    std::fs::copy("/bin/true", &program).expect("copied");
+    // another process, for what this one has open its children have, too
+    let writer = |seconds: &str| {
+        let script = format!("exec 3>>program; : >open; exec sleep {seconds}");
+        let mut writer = std::process::Command::new("sh");
+        let writer = writer.args(["-c", &script]).current_dir(trial.place.path()).spawn().expect("started");
+        while !trial.path("open").exists() {
+            std::thread::yield_now();
+        }
+        writer
+    };
+    let mut other = writer("0.2");
+    let program = command(&[program.to_str().expect("UTF-8")]);
+    assert_eq!(trial.run(&program).expect("run"), Exit::Code(0));
+    other.wait().expect("it ends");
+    std::fs::remove_file(trial.path("open")).expect("removed");
+
+    let mut other = writer("60");
+    let error = trial.run(&program).expect_err("it is never closed");
+    assert!(format!("{error:?}").contains("ExecutableFileBusy"), "{error:?}");
+    other.kill().expect("killed");
+    other.wait().expect("it ends");
+}
+
+#[test]
 fn the_search_for_a_program() {
     let trial = trial();
     for (directory, mode) in [("first", 0o644), ("second", 0o755), ("third", 0o755)] {
