@@ -32,7 +32,7 @@ pub(super) struct Unchanged {
     pub(super) observed: Observed,
     /// Does it differ in what the mode leaves out?
     pub(super) is_drifted: bool,
-    /// What is on disk, where that differs from the index and the inode has several names: an entry may be needed.
+    /// What is on disk, where that differs from the index and the inode has or had several names: an entry may be needed.
     pub(super) node: Option<Box<Node>>,
 }
 
@@ -167,13 +167,16 @@ impl<'a> Look<'a> {
         self.rounds(tasks)
     }
 
+    /// What is walked anyway is not looked at by itself, or files would be read twice.
     fn listed(&self, mut paths: BTreeSet<ImagePath>, subtrees: BTreeSet<ImagePath>) -> Vec<Task> {
         if self.mode == SnapshotMode::Full {
             paths.extend(self.index.drifted().map(|id| self.index.path(id)));
         }
-        paths.extend(subtrees.iter().cloned());
-        let seen = subtrees.into_iter().filter(|path| !self.ignored.is_overlooked(path));
-        let below = seen.map(|path| Task::Below { id: self.index.lookup(&path), path });
+        let seen = |path: &ImagePath| !self.ignored.is_overlooked(path);
+        let walked: BTreeSet<ImagePath> = subtrees.iter().filter(|path| seen(path)).cloned().collect();
+        paths.retain(|path| !(seen(path) && path.ancestors().iter().any(|above| walked.contains(above))));
+        paths.extend(subtrees);
+        let below = walked.into_iter().map(|path| Task::Below { id: self.index.lookup(&path), path });
         paths.into_iter().map(Task::Path).chain(below).collect()
     }
 

@@ -218,3 +218,16 @@ fn unread_content_counts_as_changed_once_touched() {
     assert_eq!(step(&mut world, &there_and_back, SnapshotMode::Full), ["M /f"]);
     assert_eq!(step(&mut world, &there_and_back, SnapshotMode::Full), [""; 0]);
 }
+
+#[test]
+fn what_is_walked_is_read_once() {
+    let mut world = World::new(&[directory("d"), write("d/f", "text")]);
+    world.run(&write("d/f", "other")).expect("written");
+    let [directory, file] = ["/d", "/d/f"].map(ImagePath::clean);
+    let listed = Candidates::Listed { paths: [file].into(), subtrees: [directory].into() };
+    let snapshot = world.take(believing(listed), SnapshotMode::Full);
+    assert_eq!(
+        (world.lines(&snapshot.changeset), snapshot.work.files_hashed),
+        (vec!["P /d".into(), "M /d/f".into()], 1)
+    );
+}
