@@ -9,8 +9,9 @@
 //! has every path looked at. [`ChosenTracker`] takes the first that this machine allows. What the kernel says of a name is
 //! believed; what a name that is gone again was a link to, only the first of them can tell afterwards. With the others all
 //! files are then *swept*: asked for their ctime, which the kernel moves with every change. Whatever
-//! else goes wrong (a queue that overflows, a limit, a mount, an event that is not understood) ends in the walk. Both
-//! are values ([`Unaccounted`], [`LostTrack`]), not errors, and are told with each [`Snapshot`].
+//! else goes wrong (a queue that overflows, a limit, a mount, an event that is not understood), and a list that would be
+//! too long, ends in the walk. Both are values ([`Unaccounted`], [`LostTrack`]), not errors, and are told with each
+//! [`Snapshot`].
 //!
 //! [`take`] looks at the candidates, compares them with the root index, returns the [`Changeset`] and brings the index
 //! up to date:
@@ -140,7 +141,7 @@ pub enum HandOver {
 /// What a snapshot cost, in numbers that do not depend on the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Events that the kernel reported.
+    /// Events that the kernel reported, until it was clear that they do not matter.
     pub events: u64,
     /// File handles that were opened to learn which inodes the events are about.
     pub handles_opened: u64,
