@@ -1,6 +1,6 @@
 //! Looks at paths and says how each differs from the index. Changes neither the root nor the index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rayon::prelude::*;
 
@@ -160,32 +160,44 @@ impl<'a> Look<'a> {
             Candidates::Swept { paths, subtrees, because: _ } => {
                 self.is_partial = true;
                 let mut tasks = self.listed(paths, subtrees);
-                tasks.extend(self.directories_with_files().map(Task::Files));
+                let walked = tasks.iter().filter_map(|task| match task {
+                    Task::Below { id, .. } => *id,
+                    Task::Path(_) | Task::Files(_) => None,
+                });
+                let walked = walked.collect();
+                tasks.extend(self.directories_with_files(walked).map(Task::Files));
                 tasks
             }
         };
         self.rounds(tasks)
     }
 
-    /// What is walked anyway is not looked at by itself, or files would be read twice.
+    /// What is walked anyway is not looked at by itself, or files would be read twice; but what is overlooked is, since the
+    /// walk does not follow its links.
     fn listed(&self, mut paths: BTreeSet<ImagePath>, subtrees: BTreeSet<ImagePath>) -> Vec<Task> {
         if self.mode == SnapshotMode::Full {
             paths.extend(self.index.drifted().map(|id| self.index.path(id)));
         }
         let seen = |path: &ImagePath| !self.ignored.is_overlooked(path);
         let walked: BTreeSet<ImagePath> = subtrees.iter().filter(|path| seen(path)).cloned().collect();
-        paths.retain(|path| !(seen(path) && path.ancestors().iter().any(|above| walked.contains(above))));
+        if !walked.is_empty() {
+            let is_walked = |path: &ImagePath| path.ancestors().iter().any(|above| walked.contains(above));
+            paths.retain(|path| !(is_walked(path) && seen(path)));
+        }
         paths.extend(subtrees);
         let below = walked.into_iter().map(|path| Task::Below { id: self.index.lookup(&path), path });
         paths.into_iter().map(Task::Path).chain(below).collect()
     }
 
-    /// The directories of the index that hold something else than directories.
-    fn directories_with_files(&self) -> impl Iterator<Item = NodeId> {
+    /// The directories of the index that hold something else than directories, but for those in what is `walked`.
+    fn directories_with_files(&self, walked: HashSet<NodeId>) -> impl Iterator<Item = NodeId> {
         let mut left = vec![self.index.root()];
         std::iter::from_fn(move || {
             loop {
                 let id = left.pop()?;
+                if walked.contains(&id) {
+                    continue;
+                }
                 let mut has_files = false;
                 for child in self.index.children(id) {
                     match self.index.is_directory(child) {

@@ -2,13 +2,15 @@
 
 #![expect(clippy::print_stderr, reason = "what is skipped is said, and a failing row is named")]
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::reference::list;
 use super::world::{Op, World, believing, directory, write};
 use crate::rootfs::Ignored;
 use crate::snapshot::{
-    Candidates, Collected, Distrust, LostTrack, SnapshotMode, Tracker, WalkTracker, Watching, Work, difference, survey,
+    Candidates, Collected, Distrust, LostTrack, SnapshotMode, Tracker, Unaccounted, WalkTracker, Watching, Work,
+    difference, survey,
 };
 use crate::tree::{Change, ImagePath, Kind, Node, RootIndex, Standing, Timestamp};
 
@@ -221,13 +223,15 @@ fn unread_content_counts_as_changed_once_touched() {
 
 #[test]
 fn what_is_walked_is_read_once() {
-    let mut world = World::new(&[directory("d"), write("d/f", "text")]);
-    world.run(&write("d/f", "other")).expect("written");
-    let [directory, file] = ["/d", "/d/f"].map(ImagePath::clean);
-    let listed = Candidates::Listed { paths: [file].into(), subtrees: [directory].into() };
-    let snapshot = world.take(believing(listed), SnapshotMode::Full);
-    assert_eq!(
-        (world.lines(&snapshot.changeset), snapshot.work.files_hashed),
-        (vec!["P /d".into(), "M /d/f".into()], 1)
-    );
+    let [above, file] = ["/d", "/d/f"].map(ImagePath::clean);
+    let (paths, subtrees) = (BTreeSet::from([file]), BTreeSet::from([above]));
+    let listed = Candidates::Listed { paths: paths.clone(), subtrees: subtrees.clone() };
+    let swept = Candidates::Swept { paths, subtrees, because: Unaccounted::NewDirectory };
+    for candidates in [listed, swept] {
+        let mut world = World::new(&[directory("d"), write("d/f", "text")]);
+        world.run(&write("d/f", "other")).expect("written");
+        let snapshot = world.take(believing(candidates), SnapshotMode::Full);
+        let told = (world.lines(&snapshot.changeset), snapshot.work.files_hashed);
+        assert_eq!(told, (vec!["P /d".into(), "M /d/f".into()], 1));
+    }
 }
