@@ -44,10 +44,13 @@ struct Name {
     moved_parent: bool,
 }
 
+/// A file's handle takes less memory than a name, and costs less time in the end.
+const FILES_FOR_NAME: usize = 4;
+
 /// The sum of the events so far.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// Number of names and of files that are noted, and the most that are.
+    /// Number of names that are noted, those of renames under way once more, and the most that are.
     noted: usize,
     most: usize,
     names: HashMap<Place, HashMap<Box<[u8]>, Name>>,
@@ -75,7 +78,7 @@ pub(super) enum Watched {
 }
 
 impl Account {
-    /// An account that notes at most so many names and files.
+    /// An account that notes at most so many names, and [`FILES_FOR_NAME`] times as many files.
     pub(super) fn of_at_most(most: usize) -> Account {
         Account { most, ..Account::default() }
     }
@@ -121,12 +124,16 @@ impl Account {
             // What came stays noted here: when two names are exchanged, the other half of it follows.
             What::MovedFrom(rename) => {
                 entry.first_left |= !is_directory && !had_come;
-                self.under_way.insert(rename, had_come && !is_directory);
+                if self.has_room() {
+                    self.under_way.insert(rename, had_come && !is_directory);
+                }
             }
             What::MovedTo(rename) => {
-                entry.has_come = self.under_way.remove(&rename).unwrap_or(true);
+                let first_half = self.under_way.remove(&rename);
+                entry.has_come = first_half.unwrap_or(true);
                 entry.first_left = true;
                 entry.is_new_directory |= is_directory;
+                self.noted -= usize::from(first_half.is_some());
                 self.is_gone(had_come);
             }
         }
@@ -150,23 +157,28 @@ impl Account {
     /// A file, by its handle, came to a name, lost one, or was used without any.
     pub(super) fn file(&mut self, handle: &[u8]) {
         // Most events are not the first of their file.
-        if !self.files.contains(handle) && self.has_room() {
-            self.files.insert(handle.into());
+        if self.lost.is_some() || self.files.contains(handle) {
+            return;
         }
+        if self.files.len() == self.most.saturating_mul(FILES_FOR_NAME) {
+            return self.lose_names();
+        }
+        self.files.insert(handle.into());
     }
 
-    /// Makes room for another name or file. If there is none, what was noted so far is of no use any more.
+    /// Makes room for another name.
     fn has_room(&mut self) -> bool {
-        if self.lost.is_some() {
-            return false;
+        if self.lost.is_none() && self.noted == self.most {
+            self.lose_names();
         }
-        if self.noted == self.most {
-            self.lost(LostTrack::TooManyNames { most: self.most });
-            (self.names, self.files, self.under_way) = Default::default();
-            return false;
-        }
-        self.noted += 1;
-        true
+        self.noted += usize::from(self.lost.is_none());
+        self.lost.is_none()
+    }
+
+    /// There are too many names; those that were noted are of no use any more.
+    fn lose_names(&mut self) {
+        self.lost(LostTrack::TooManyNames { most: self.most });
+        (self.names, self.files, self.under_way) = Default::default();
     }
 
     /// The handles of those files.

@@ -79,9 +79,9 @@ pub enum LostTrack {
     #[error("the kernel's queue overflowed")]
     QueueOverflow,
     /// So many names were used that looking at every path takes less memory than the list, and hardly more time.
-    #[error("more than {most} names were used")]
+    #[error("more than {most} names were used, or four times as many files")]
     TooManyNames {
-        /// As many as are listed.
+        /// As many names as are listed.
         most: usize,
     },
     /// The kernel said what we do not understand.
