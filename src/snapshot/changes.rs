@@ -159,9 +159,8 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
     let before = |id: NodeId| index.observed(id).filter(|_| !index.is_directory(id)).map(inode);
     // A foreign file stays out of the image although an instruction gave it another name.
     let is_of_image = |same: &&Unchanged| !index.is_directory(same.id) && index.standing(same.id) == Standing::Image;
-    let changed = || findings.changed.iter().filter(|(_, now)| !now.node.is_directory());
     let unchanged = || findings.unchanged.iter().filter(is_of_image);
-    let mut found: Vec<Inode> = changed().map(|(_, now)| inode(now.observed)).collect();
+    let mut found: Vec<Inode> = findings.changed.observed_files().map(inode).collect();
     found.extend(unchanged().map(|same| inode(same.observed)));
     found.sort_unstable();
     let is_alone = |id: Option<NodeId>, name: &Name| {
@@ -170,9 +169,9 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
         found.get(first + 1) != Some(&name.after) && !has_others(name.after) && !name.before.is_some_and(has_others)
     };
     let mut names: BTreeMap<ImagePath, Name> = BTreeMap::new();
-    for (path, now) in changed() {
+    for (path, observed) in findings.changed.paths_of_files() {
         let id = index.lookup(&path);
-        let name = Name { before: id.and_then(before), after: inode(now.observed) };
+        let name = Name { before: id.and_then(before), after: inode(observed) };
         if !is_alone(id, &name) {
             names.insert(path, name);
         }
@@ -187,7 +186,7 @@ fn names(index: &RootIndex, ignored: &Ignored, findings: &Findings) -> BTreeMap<
         return names;
     }
     let mut looked_at: HashSet<NodeId> = findings.unchanged.iter().map(|same| same.id).collect();
-    looked_at.extend(findings.changed.iter().filter_map(|(path, _)| index.lookup(&path)));
+    looked_at.extend(findings.changed.paths().filter_map(|path| index.lookup(&path)));
     let mut untouched: BTreeMap<ImagePath, Name> = BTreeMap::new();
     for name in names.values() {
         for inode in name.before.into_iter().chain([name.after]) {

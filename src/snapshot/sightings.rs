@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::tree::{ImagePath, Node, Observed};
 
 /// What is at a path now.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sighting {
     pub(super) node: Node,
     pub(super) observed: Observed,
@@ -44,8 +44,9 @@ struct Place {
     offset: u32,
 }
 
-/// How far before the record its directory is, the name in that, and what was seen.
-type Record<'a> = (usize, &'a [u8], Sighting);
+/// How far before a record its directory is, the name in that, whether it is a directory and what was observed, with which
+/// all that is wanted most often comes first; and the node.
+type Record<'a, N> = (usize, &'a [u8], bool, Observed, N);
 
 impl Sightings {
     /// Notes what is at `path`.
@@ -96,11 +97,12 @@ impl Sightings {
             let (directory, name) = self.split_path(*place);
             whole(directory, name).cmp(path.as_bytes())
         });
-        Some(self.record(self.places[place.ok()?]).2)
+        Some(self.sighting(self.places[place.ok()?]))
     }
 
     /// All of them, in order if they are sorted.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ImagePath, Sighting)> {
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = (ImagePath, Sighting)> {
         self.places.iter().map(|&place| self.found(place))
     }
 
@@ -119,11 +121,43 @@ impl Sightings {
     }
 
     fn found(&self, place: Place) -> (ImagePath, Sighting) {
-        let (directory, name) = self.split_path(place);
-        (ImagePath::from_parent(directory, name), self.record(place).2)
+        (self.path(place), self.sighting(place))
     }
 
-    fn record(&self, place: Place) -> Record<'_> {
+    /// What was observed of all that is no directory.
+    pub(super) fn observed_files(&self) -> impl Iterator<Item = Observed> {
+        self.files().map(|(_, observed)| observed)
+    }
+
+    /// The same with the paths.
+    pub(super) fn paths_of_files(&self) -> impl Iterator<Item = (ImagePath, Observed)> {
+        self.files().map(|(place, observed)| (self.path(place), observed))
+    }
+
+    /// All paths.
+    pub(super) fn paths(&self) -> impl Iterator<Item = ImagePath> {
+        self.places.iter().map(|&place| self.path(place))
+    }
+
+    fn files(&self) -> impl Iterator<Item = (Place, Observed)> {
+        self.places.iter().filter_map(|&place| {
+            let (_, _, is_directory, observed, ()) = self.record(place);
+            (!is_directory).then_some((place, observed))
+        })
+    }
+
+    fn path(&self, place: Place) -> ImagePath {
+        let (directory, name) = self.split_path(place);
+        ImagePath::from_parent(directory, name)
+    }
+
+    fn sighting(&self, place: Place) -> Sighting {
+        let (_, _, _, observed, node) = self.record(place);
+        Sighting { node, observed }
+    }
+
+    /// Without the node, if `N` is nothing.
+    fn record<'a, N: Deserialize<'a>>(&'a self, place: Place) -> Record<'a, N> {
         postcard::from_bytes(&self.pieces[place.piece as usize].bytes[place.offset as usize..]).expect("it was packed")
     }
 
@@ -144,7 +178,8 @@ impl Piece {
         let directory = self.directory.filter(|&at| postcard::from_bytes(&self.bytes[at..]) == Ok(parent));
         let directory = directory.unwrap_or_else(|| self.pack(parent));
         self.directory = Some(directory);
-        self.pack((self.bytes.len() - directory, name, sighting))
+        let Sighting { node, observed } = sighting;
+        self.pack((self.bytes.len() - directory, name, node.is_directory(), observed, node))
     }
 
     fn pack(&mut self, value: impl Serialize) -> usize {
@@ -211,6 +246,8 @@ mod tests {
         }
         assert_eq!(all.get(&ImagePath::clean("/a/b/c/d")), None);
         let found: Vec<(ImagePath, Sighting)> = all.iter().collect();
+        assert!(all.paths_of_files().eq(found.iter().map(|(path, sighting)| (path.clone(), sighting.observed))));
+        assert!(all.observed_files().eq(found.iter().map(|(_, sighting)| sighting.observed)));
         assert!(all.into_iter().eq(found));
     }
 
