@@ -12,7 +12,7 @@ use crate::rootfs::sparse::{Piece, Pieces, zeros};
 use crate::tree::{ContentHash, ImagePath};
 
 /// Bytes per read while hashing: system calls are lost in the noise above it, and every thread holds one buffer.
-const HASH_READ_BYTES: usize = 128 * 1024;
+const HASH_READ_BYTES: usize = 64 * 1024;
 
 /// Hashes a file that stands at its beginning, with one buffer whatever the length; holes are not read. `expected_bytes`
 /// sizes the buffer, so that a tree of small files does not zero large ones. Also tells the number of bytes.
