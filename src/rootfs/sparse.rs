@@ -1,7 +1,8 @@
 //! Files with holes: what was never written is not read, and long runs of zeros are not written.
 //!
 //! A hole reads as zeros, so that only the disk knows the difference: hashes, layers and images are the same with and
-//! without.
+//! without. The kernel is believed where holes are, but not of ZFS, which for years reported as holes what it had not yet
+//! written (OpenZFS 15526).
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,12 +10,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use crate::sys::Errno;
 use crate::sys::fs::{self, SeekFrom as Place};
 
-/// Smaller files are read as they are, without a question to the kernel.
-const LEAST_BYTES: u64 = 128 * 1024;
-
 /// Zeros that become a hole, where a new file has as many at a stretch: a block of the largest usual size. Shorter holes
 /// save little, and each costs the file system an extent.
 pub const HOLE_BYTES: usize = 64 * 1024;
+
+/// Smaller files are read as they are, without a question to the kernel.
+const LEAST_BYTES: u64 = 2 * HOLE_BYTES as u64;
+
+/// What `statfs` says of ZFS.
+const ZFS: fs::FsWord = 0x2fc1_2fc1;
 
 static ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
 
@@ -52,7 +56,8 @@ pub struct Pieces<'a> {
 impl Pieces<'_> {
     /// Of a file that stands at its beginning and most likely holds `expected_bytes`.
     pub fn of(file: &File, expected_bytes: u64) -> Pieces<'_> {
-        Pieces { file, position: Some(0), asks: expected_bytes >= LEAST_BYTES }
+        let is_zfs = || fs::fstatfs(file).is_ok_and(|found| found.f_type == ZFS);
+        Pieces { file, position: Some(0), asks: expected_bytes >= LEAST_BYTES && !is_zfs() }
     }
 
     fn piece_at(&mut self, position: u64) -> io::Result<Option<Piece>> {
