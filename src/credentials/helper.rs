@@ -100,9 +100,11 @@ impl Helper {
         command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
         let mut child = command.spawn().map_err(Fault::Run)?;
         let said = hear(&mut child, server, patience, stop);
-        if said.is_err() {
-            // nobody has waited for it so far: its number is nobody else's
-            let _ = process::kill_process_group(process::Pid::from_child(&child), process::Signal::KILL);
+        // nobody has waited for it so far: its number is nobody else's
+        let kill = || process::kill_process_group(process::Pid::from_child(&child), process::Signal::KILL);
+        if said.is_err() && kill().is_err() {
+            // it became another user, and ends when it likes
+            return Err(said.expect_err("it is an error"));
         }
         let status = child.wait().map_err(Fault::Run)?;
         said.map(|answer| (status, answer))

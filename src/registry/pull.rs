@@ -306,7 +306,9 @@ fn see_that_it_holds_files(manifest: &Manifest) -> Result<(), Fault> {
     if !CONFIGS.contains(&config) {
         return Err(Fault::Artifact { found: short(config) });
     }
-    let is_layer = |name: &str| LAYERS.iter().any(|family| name.starts_with(family)) && !name.ends_with(ENCRYPTED);
+    let is_layer = |name: &str| {
+        name.is_empty() || LAYERS.iter().any(|family| name.starts_with(family)) && !name.ends_with(ENCRYPTED)
+    };
     match manifest.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
         Some(other) => Err(Fault::NotALayer { found: short(&other.media_type) }),
         None => Ok(()),
@@ -323,10 +325,11 @@ const CONFIGS: [&str; 6] = [
     "",
 ];
 /// What the types of layers begin with. The compression that they end with is not relied on.
-const LAYERS: [&str; 3] = [
+const LAYERS: [&str; 4] = [
     media_type::OCI_LAYER,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.",
+    "application/octet-stream",
 ];
 /// What ocicrypt appends to the type of a layer.
 const ENCRYPTED: &str = "+encrypted";
