@@ -78,6 +78,7 @@ impl Unpacking<'_, '_, '_> {
         }
         if let Some(removed) = path.file_name().strip_prefix(WHITEOUT_PREFIX) {
             if !path.file_name().starts_with(WHITEOUT_META_PREFIX) && !removed.is_empty() {
+                self.open = None;
                 self.copier.recorder.remove(&parent, &parent_path.join(removed))?;
             }
             return Ok(());
