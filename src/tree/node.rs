@@ -26,8 +26,7 @@ impl Timestamp {
 /// xxh3-128 of a file's bytes: tells equal from different inside one build. Not proof against an attacker, so
 /// never part of anything shared (DEPENDENCIES: cache keys take SHA-256).
 ///
-/// Packed, since a `u128` is aligned to 16 bytes: a [`Node`] would be 112 bytes long instead of 88, and a changeset
-/// holds one for every changed path.
+/// Packed, since a `u128` is aligned to 16 bytes: a [`Node`] would be 112 bytes long instead of 88.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(Rust, packed(8))]
 pub struct ContentHash(pub u128);
@@ -130,7 +129,6 @@ pub struct Observed {
 mod tests {
     use super::*;
 
-    /// Every changed path of a snapshot and of a COPY is held as a node until its layer is written.
     #[test]
     fn a_node_is_small() {
         assert!(size_of::<Node>() <= 88, "{}", size_of::<Node>());
