@@ -1,6 +1,7 @@
 //! [`Recorder`]: keeps root, index and changeset in step while a copy writes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::CopyError;
@@ -24,6 +25,8 @@ pub(super) struct Recorder<'a> {
     /// Inodes that the copy gave several names, by device and number.
     linked: Vec<(u64, u64)>,
     changes: Changeset,
+    /// What the image had below what was removed.
+    gone_with_others: BTreeSet<ImagePath>,
     /// Was it said that something is put where commands do not see it?
     masks_something: bool,
 }
@@ -37,6 +40,7 @@ impl<'a> Recorder<'a> {
             directories: BTreeMap::new(),
             linked: Vec::new(),
             changes: Changeset::new(),
+            gone_with_others: BTreeSet::new(),
             masks_something: false,
         }
     }
@@ -127,13 +131,26 @@ impl<'a> Recorder<'a> {
             self.observe_names(seen.device, seen.inode);
         }
         let is_new = said == Some(Said::Added) || old.as_ref().is_none_or(|old| old.standing == Standing::Foreign);
-        if is_new {
-            self.changes.removed_mut().remove(path);
+        if self.changes.removed_mut().remove(path) {
+            self.changes.say(id, Said::Modified);
+            if node.is_directory() {
+                self.remove_what_was_in(path);
+            }
+        } else if is_new {
             self.changes.say(id, Said::Added);
         } else if said.is_some() || old.is_some_and(|old| differs(&old, node)) {
             self.changes.say(id, Said::Modified);
         }
         id
+    }
+
+    /// A directory that was removed is there again, and nothing that was in it.
+    fn remove_what_was_in(&mut self, directory: &ImagePath) {
+        let inside = [directory.as_bytes(), b"/"].concat();
+        let below = self.gone_with_others.range::<[u8], _>((Bound::Included(&*inside), Bound::Unbounded));
+        let below = below.take_while(|path| path.as_bytes().starts_with(&inside));
+        let children = below.filter(|path| path.parent().as_ref() == Some(directory));
+        self.changes.removed_mut().extend(children.cloned());
     }
 
     /// Remembers that `path` is now another name of the file `first`, which was recorded.
@@ -155,12 +172,16 @@ impl<'a> Recorder<'a> {
 
     /// Removes `path` with all below it, as a whiteout does.
     pub(super) fn remove(&mut self, parent: &Directory, path: &ImagePath) -> Result<(), CopyError> {
+        let Some(id) = self.index.lookup(path) else { return self.clear(parent, path) };
+        let was_in_image =
+            |id: &NodeId| self.index.standing(*id) != Standing::Foreign && self.changes.said(*id) != Some(Said::Added);
+        let is_change = was_in_image(&id);
+        let below = self.index.subtree(id).skip(1).filter(was_in_image);
+        self.gone_with_others.extend(below.map(|id| self.index.path(id)));
         self.clear(parent, path)?;
-        let Some(id) = self.index.lookup(path) else { return Ok(()) };
-        let was_in_image = self.index.standing(id) != Standing::Foreign;
         self.changes.forget(id);
         self.index.remove(path);
-        if was_in_image {
+        if is_change {
             self.changes.removed_mut().insert(path.clone());
         }
         Ok(())

@@ -523,6 +523,15 @@ fn archives() {
         (&[("out/f", Regular, "x")], Some(vec!["P /else", "A /else/f"])),
         (&[("l", Symlink, "/etc"), ("l/f", Regular, "x")], Some(vec!["P /dst", "A /dst/l", "A /etc", "A /etc/f"])),
         (&[(".wh.gone", Regular, "")], Some(vec!["P /dst", "R /dst/gone"])),
+        (
+            &[("new/a", Regular, "x"), (".wh.new", Regular, ""), ("new/b", Regular, "x")],
+            Some(vec!["P /dst", "A /dst/new", "A /dst/new/b"]),
+        ),
+        (
+            &[(".wh.old", Regular, ""), ("old/new", Regular, "x")],
+            Some(vec!["P /dst", "M /dst/old", "R /dst/old/keep", "A /dst/old/new"]),
+        ),
+        (&[(".wh.old", Regular, ""), ("old", Regular, "x")], Some(vec!["P /dst", "M /dst/old"])),
         (&[("../x", Regular, "x")], None),
         (&[("l", Link, "../../etc/passwd")], None),
         (&[("l", Link, "missing")], None),
