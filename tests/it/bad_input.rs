@@ -399,10 +399,10 @@ fn endless_padding() -> Image {
     exploding(&tar_of(&[(Regular, "file", "", b"content")]))
 }
 
-/// An image of one layer with a file of zeros, or of several.
-fn zeros(layers: &[(&str, usize)]) -> Image {
+/// An image of layers with a file each, of so many bytes; none is zero, for zeros take no room.
+fn large_files(layers: &[(&str, usize)]) -> Image {
     let tars: Vec<Vec<u8>> =
-        layers.iter().map(|(name, size)| tar_of(&[(Regular, name, "", &vec![0; *size])])).collect();
+        layers.iter().map(|(name, size)| tar_of(&[(Regular, name, "", &vec![b'x'; *size])])).collect();
     let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
     Image::with_diff_ids(tars.iter().map(|tar| gzip(tar)).collect(), &diff_ids)
 }
@@ -466,7 +466,7 @@ fn a_full_root_ends_the_build() {
         ),
         (
             "no-room-for-the-second-layer",
-            zeros(&[("first", 16 * MIB), ("second", 16 * MIB)]),
+            large_files(&[("first", 16 * MIB), ("second", 16 * MIB)]),
             "",
             "unpack the base <base>: write /second: No space left on device (os error 28)",
         ),
