@@ -55,18 +55,10 @@ impl Parts {
         let Parts { mut changeset, names, mut removed } = self;
         let groups = add_link_groups(&mut changeset, &names, index);
         removed.retain(|path| index.lookup(path).is_none_or(|id| changeset.said(id).is_none()));
-        let mut parents: HashSet<NodeId> = HashSet::new();
-        let of_removed = removed.iter().filter_map(|path| index.lookup(&path.parent()?));
-        let nearest = changeset.present().filter_map(|id| index.parent(id)).chain(of_removed);
-        for parent in nearest {
-            for parent in std::iter::successors(Some(parent), |&id| index.parent(id)) {
-                if parent == index.root() || changeset.said(parent).is_some() || !parents.insert(parent) {
-                    break;
-                }
-            }
-        }
-        parents.into_iter().for_each(|parent| changeset.say(parent, Said::Parent));
         *changeset.removed_mut() = removed;
+        for parent in changeset.unsaid_parents(index) {
+            changeset.say(parent, Said::Parent);
+        }
         (changeset, groups)
     }
 }

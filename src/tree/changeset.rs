@@ -1,7 +1,7 @@
 //! [`Changeset`]: what a layer records.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::iter;
 
 use super::{ImagePath, Node, NodeId, RootIndex};
@@ -113,14 +113,24 @@ impl Changeset {
         self.said.keys().copied()
     }
 
-    /// The paths that are gone.
-    pub fn removed(&self) -> &BTreeSet<ImagePath> {
-        &self.removed
-    }
-
-    /// The same, to be changed. Nothing else may be said of any of them.
+    /// The paths that are gone, to be changed. Nothing else may be said of any of them.
     pub fn removed_mut(&mut self) -> &mut BTreeSet<ImagePath> {
         &mut self.removed
+    }
+
+    /// The directories that lead to what is said something of, or that is removed, and of which nothing is said; but for `/`.
+    pub fn unsaid_parents(&self, index: &RootIndex) -> HashSet<NodeId> {
+        let mut unsaid = HashSet::new();
+        let of_removed = self.removed.iter().filter_map(|path| index.lookup(&path.parent()?));
+        let nearest = self.present().filter_map(|id| index.parent(id)).chain(of_removed);
+        for parent in nearest {
+            for id in iter::successors(Some(parent), |&id| index.parent(id)) {
+                if id == index.root() || self.said.contains_key(&id) || !unsaid.insert(id) {
+                    break;
+                }
+            }
+        }
+        unsaid
     }
 
     /// All changes in path order: parents before their children. `index` is that of the later state.

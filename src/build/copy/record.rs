@@ -1,6 +1,6 @@
 //! [`Recorder`]: keeps root, index and changeset in step while a copy writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -253,16 +253,7 @@ impl<'a> Recorder<'a> {
 
     /// Every entry's parents are in the changeset: unchanged ones as such, and those that only the machine had as new.
     fn add_parents(&mut self) {
-        let mut missing: HashSet<NodeId> = HashSet::new();
-        let of_removed = self.changes.removed().iter().filter_map(|path| self.index.lookup(&path.parent()?));
-        let nearest = self.changes.present().filter_map(|id| self.index.parent(id)).chain(of_removed);
-        for parent in nearest {
-            let mut next = Some(parent).filter(|&id| id != self.index.root());
-            while let Some(id) = next.filter(|&id| self.changes.said(id).is_none() && missing.insert(id)) {
-                next = self.index.parent(id).filter(|&id| id != self.index.root());
-            }
-        }
-        for parent in missing {
+        for parent in self.changes.unsaid_parents(self.index) {
             if self.index.standing(parent) == Standing::Foreign {
                 self.index.set_standing(parent, Standing::Image);
                 self.changes.say(parent, Said::Added);
