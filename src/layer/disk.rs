@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Error;
-use crate::rootfs::sparse::{HOLE_BYTES, SparseWriter};
+use crate::rootfs::sparse::{self, HOLE_BYTES, SparseWriter};
 use crate::rootfs::{self, Directory, Ignored, NewFile, Removal, Root};
 use crate::sys::Errno;
 use crate::sys::fs::FileType;
@@ -37,17 +37,10 @@ pub(super) struct Content<'a> {
 impl Content<'_> {
     /// Fills `buffer`; `left` bytes must still come.
     fn fill(&mut self, buffer: &mut [u8], left: u64) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.bytes.read(&mut buffer[filled..]) {
-                Ok(0) => {
-                    let reason = format!("it ends {} bytes early", left - filled as u64);
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
-                }
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let filled = sparse::fill(self.bytes, buffer)?;
+        if filled < buffer.len() {
+            let reason = format!("it ends {} bytes early", left - filled as u64);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
         }
         Ok(())
     }

@@ -36,6 +36,20 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(HOLE_BYTES).all(|part| *part == ZEROS[..part.len()])
 }
 
+/// Reads until `buffer` is full, so that runs of zeros are seen, or `from` ends. Gives the number of bytes.
+pub fn fill(from: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 /// A part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {

@@ -189,13 +189,7 @@ impl<'a> Copied<'a> {
     /// Writes what `buffer` begins with, `filled` bytes, and all that `from` gives then.
     fn append(&mut self, mut from: impl Read, buffer: &mut [u8], mut filled: usize) -> io::Result<()> {
         loop {
-            // full, so that runs of zeros are seen
-            while filled < buffer.len() {
-                match read(&mut from, &mut buffer[filled..])? {
-                    0 => break,
-                    read => filled += read,
-                }
-            }
+            filled += sparse::fill(&mut from, &mut buffer[filled..])?;
             let part = &buffer[..filled];
             self.hasher.update(part);
             self.to.write(part)?;
