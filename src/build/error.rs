@@ -12,6 +12,7 @@ use crate::oci::Reference;
 use crate::rootfs;
 use crate::rootfs::pristine::Refusal;
 use crate::rootfs::users::UnknownAccount;
+use crate::run::StopReason;
 use crate::tree::ImagePath;
 use crate::{blobs, context, http, image, layer, registry, run, snapshot};
 
@@ -168,9 +169,9 @@ pub enum Error {
     /// Another stage failed, so that nobody wants this one.
     #[error("given up, since another stage failed")]
     GivenUp,
-    /// We were asked to end, by this signal.
-    #[error("stopped by signal {0}")]
-    Stopped(i32),
+    /// We were asked to end.
+    #[error("stopped by {0}")]
+    Stopped(StopReason),
 }
 
 /// Why a step failed.
@@ -255,13 +256,14 @@ impl Error {
         Error::Step { line: step.line, text: step.text.chars().take(TOLD_CHARS).collect(), source }
     }
 
-    /// What the process exits with: RUN's own code, 128 and the signal that ended RUN or us, else 1.
+    /// What the process exits with: RUN's own code, 128 and the signal that ended RUN or us, 124 for what took too long, else 1.
     pub fn exit_code(&self) -> u8 {
         let signal = |number: &i32| u8::try_from(128 + number).unwrap_or(1);
         match self {
             Error::Step { source: StepError::ExitCode(code), .. } => *code,
             Error::Step { source: StepError::Run(error), .. } => error.exit_code(),
-            Error::Step { source: StepError::Signal(number), .. } | Error::Stopped(number) => signal(number),
+            Error::Step { source: StepError::Signal(number), .. } => signal(number),
+            Error::Stopped(reason) => reason.exit_code(),
             _ => 1,
         }
     }

@@ -266,8 +266,8 @@ mod tests {
             let stopped: Result<(), Stopped> = runtime.block_on(order.enough.interrupting(std::future::pending()));
             stopped.map_err(|_| gone())
         };
-        let failed = beside(&order, endless, || Err::<(), _>(Error::Stopped(2)));
-        assert!(matches!(failed, Err(Error::Stopped(2))), "{failed:?}");
+        let failed = beside(&order, endless, || Err::<(), _>(Error::GivenUp));
+        assert!(matches!(failed, Err(Error::GivenUp)), "{failed:?}");
     }
 
     #[test]

@@ -80,16 +80,16 @@ pub struct Outcome {
 
 /// Builds what `request` asks for and hands it to its outputs.
 ///
-/// A signal that asks us to end does so soon, whatever is going on, and is then the reason of the error. Nothing but blobs,
-/// all of them whole, is left in the work directory.
+/// A signal that asks us to end does so soon, whatever is going on, and is then the reason of the error; and so does the end of
+/// the request's time. Nothing but blobs, all of them whole, is left in the work directory.
 pub fn run(request: &Request) -> Result<Outcome, Error> {
     let stop = Stop::new();
     let asked = stop.clone();
-    let supervisor = Supervisor::start(move |_| asked.ask())?;
+    let supervisor = Supervisor::start(request.time_limit, move |_| asked.ask())?;
     build(request, &supervisor, &stop).map_err(|error| match supervisor.was_stopped() {
-        Some(signal) => {
+        Some(reason) => {
             tracing::debug!("what ended first: {error}");
-            Error::Stopped(signal)
+            Error::Stopped(reason)
         }
         None => error,
     })

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::context::git::Repository;
 use crate::http::{self, FilePlace};
@@ -76,6 +77,10 @@ pub struct Request {
     pub work_dir: PathBuf,
     /// The file of the program itself, which is never part of an image; nor is `/kaniko` if it lies there.
     pub program: PathBuf,
+    /// How long the build may take, pushes included.
+    pub time_limit: Option<Duration>,
+    /// How long each RUN may take.
+    pub run_time_limit: Option<Duration>,
     /// Tries to unpack a base image beyond the first.
     pub image_fs_extract_retry: u32,
     /// How servers are spoken to.

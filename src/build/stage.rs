@@ -180,8 +180,8 @@ impl<'a> Builder<'a> {
         let mut work = Progressing { layers, history, format, wants_layers, before };
         let last_on_files = stage.steps.iter().rposition(|step| !matches!(step.action, Action::ConfigOnly));
         for (number, step) in stage.steps.iter().enumerate() {
-            if let Some(signal) = self.world.supervisor.was_stopped() {
-                return Err(Error::Stopped(signal));
+            if let Some(reason) = self.world.supervisor.was_stopped() {
+                return Err(Error::Stopped(reason));
             }
             self.world.stop.check().map_err(|_| Error::GivenUp)?;
             let began = Instant::now();

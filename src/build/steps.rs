@@ -156,6 +156,7 @@ impl Builder<'_> {
             directory: step.directory.clone(),
             user,
             stdin: Stdin::Empty,
+            time_limit: request.run_time_limit,
         };
         let (exit, mounts) = place.execute(&command, script, &self.prefix, &self.world)?;
         match exit {

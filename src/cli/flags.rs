@@ -5,6 +5,7 @@
 //! one counts unless it collects. An empty value is as good as none.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use clap::builder::ArgAction;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -62,6 +63,12 @@ pub(super) struct Flags {
     /// [default: as many as there are CPUs, and memory allows]
     #[arg(long, value_name = "NUMBER")]
     pub(super) jobs: Option<NonZeroUsize>,
+    /// How long the build may take, pushes included, such as 90s or 1h30m; 0 for as long as it likes
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration::parse)]
+    pub(super) build_timeout: Duration,
+    /// How long each RUN may take; 0 for as long as it likes
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration::parse)]
+    pub(super) run_timeout: Duration,
     /// Build only the stages that the target needs
     #[arg(long)]
     pub(super) skip_unused_stages: bool,

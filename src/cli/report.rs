@@ -136,6 +136,12 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
             Some(Obstacle::UnknownId) => return Some(OWNERS.to_owned()),
             None => {}
         }
+        if let Some(build::Error::Stopped(run::StopReason::OutOfTime)) = cause.downcast_ref() {
+            return Some("--build-timeout gives a build more time".to_owned());
+        }
+        if let Some(run::Error::OutOfTime { .. }) = of_command(cause) {
+            return Some("--run-timeout gives a RUN more time".to_owned());
+        }
         let refused = cause.downcast_ref().and_then(registry::Error::status);
         if let Some(401 | 403) = refused {
             return Some("the registry wants credentials: see that /kaniko/.docker/config.json has them".to_owned());
@@ -211,6 +217,8 @@ fn refusal_hint(refusal: &Refusal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::flags;
     use super::*;
 
@@ -304,6 +312,7 @@ mod tests {
             (inside(None, 28), "hint: the disk is full"),
             (unknown, "hint: no such user or group exists in this user namespace"),
             (run::Error::Isolate { action: "a", source: refused }, "hint: an isolated root needs namespaces"),
+            (run::Error::OutOfTime { limit: Duration::from_secs(90) }, "hint: --run-timeout gives a RUN more time"),
         ] {
             let text = Failure::new(BUILDING, step(error)).to_string();
             assert!(text.contains(words), "{text}");

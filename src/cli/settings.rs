@@ -117,6 +117,8 @@ pub(super) fn settings(
         surroundings,
         skip_unused_stages: flags.skip_unused_stages,
         skip_push_permission_check: flags.skip_push_permission_check,
+        time_limit: Some(flags.build_timeout).filter(|limit| !limit.is_zero()),
+        run_time_limit: Some(flags.run_timeout).filter(|limit| !limit.is_zero()),
         image_fs_extract_retry: flags.image_fs_extract_retry,
         http: http_settings(flags, &work_dir, variable)?,
         registry: registry_settings(flags, variable)?,

@@ -12,8 +12,8 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads a duration in nanoseconds that is not negative.
-pub(super) fn parse(text: &str) -> Option<i64> {
+/// Reads a duration in nanoseconds, which are not negative.
+pub fn parse(text: &str) -> Option<i64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(0);

@@ -28,6 +28,7 @@ mod words;
 
 pub use arguments::INSTRUCTIONS;
 pub use check::CheckOptions;
+pub use duration::parse as parse_duration;
 pub use error::{Error, Fault};
 pub use excerpt::excerpt;
 pub use expand::{ExpandError, ExpandProblem};

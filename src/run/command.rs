@@ -35,6 +35,8 @@ pub struct Command {
     pub user: User,
     /// What it reads.
     pub stdin: Stdin,
+    /// How long it may take. Then it is told to end, as by a signal to us, and that is an error.
+    pub time_limit: Option<Duration>,
 }
 
 /// Standard input of a command.
@@ -60,27 +62,37 @@ pub fn run(command: &Command, root: &Root, supervisor: &Supervisor) -> Result<Ex
     if !root.is_in_place() {
         return Err(Error::NotInPlace { place: root.place().to_path_buf() });
     }
-    if let Some(signal) = supervisor.was_stopped() {
-        return Err(Error::Stopped { signal });
+    if let Some(reason) = supervisor.was_stopped() {
+        return Err(Error::Stopped(reason));
     }
     let spawn = prepare(command, root, supervisor)?;
-    supervise(spawn, &String::from_utf8_lossy(command.program()), Kin::AllOfOurs, supervisor)
+    let name = String::from_utf8_lossy(command.program());
+    supervise(spawn, &name, command.time_limit, Kin::AllOfOurs, supervisor)
 }
 
 /// Starts a process, sees it to its end, during which signals go to it, and ends what it left running of its `kin`.
-pub(super) fn supervise(spawn: Spawn, name: &str, kin: Kin, supervisor: &Supervisor) -> Result<Exit, Error> {
+pub(super) fn supervise(
+    spawn: Spawn,
+    name: &str,
+    time_limit: Option<Duration>,
+    kin: Kin,
+    supervisor: &Supervisor,
+) -> Result<Exit, Error> {
     let name = name.to_owned();
     let child = process::spawn(spawn).map_err(|(stage, source)| not_started(name.clone(), stage, source))?;
     let mut child = Unreaped(child);
-    let leader = supervisor.attach(child.id(), kin)?;
+    let leader = supervisor.attach(child.id(), kin, time_limit)?;
     child.await_end();
-    supervisor.detach(leader);
+    let is_overdue = supervisor.detach(leader);
     let killed = supervisor.end_rest(leader, END_DEADLINE)?;
     if killed > 0 {
         tracing::debug!(processes = killed, program = name, "killed what the command left running");
     }
     let status = child.0.wait().map_err(|source| Error::Wait { program: name, source })?;
-    Ok(exit_of(status))
+    match time_limit {
+        Some(limit) if is_overdue => Err(Error::OutOfTime { limit }),
+        _ => Ok(exit_of(status)),
+    }
 }
 
 /// A child whose number is nobody else's, since it is not reaped before this is dropped. It does not outlive it.

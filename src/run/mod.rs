@@ -4,7 +4,8 @@
 //! umask of ours. When [`run`] returns, all that the command started has ended, daemons too, and nothing else has:
 //! a helper that another thread of ours runs meanwhile, or a shell beside us in the container, is left alone. Isolated
 //! commands may run beside each other, and each has nothing but its own ended.
-//! A signal that is to end us ends the commands first; [`Supervisor::was_stopped`] tells it afterwards.
+//! A signal that is to end us ends the commands first, and so does the end of the time that all may take;
+//! [`Supervisor::was_stopped`] tells it afterwards. A command can have less time than that.
 //!
 //! What we hold in memory is out of the command's reach: [`Supervisor::start`] makes us not dumpable, so that
 //! `/proc/<us>/{environ,mem,fd}` needs CAP_SYS_PTRACE, which ordinary containers lack. Mounted credential files are
@@ -25,12 +26,13 @@ mod supervisor;
 mod user_namespace;
 
 use std::io;
+use std::time::Duration;
 
 pub use command::{Command, Exit, Stdin, run};
 pub use exposure::can_read;
 pub use isolated::{BadHostName, Ended, HostName, MovedMount, Program, World, helper, is_helper, run_isolated};
 pub use output::{Listener, Output, Stream};
-pub use supervisor::Supervisor;
+pub use supervisor::{StopReason, Supervisor};
 pub use user_namespace::{Ids, KnownIds, become_root};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ use crate::tree::ImagePath;
 const CODE_NOT_EXECUTABLE: u8 = 126;
 /// Exit code of shells and container runtimes for a program that is missing.
 const CODE_NOT_FOUND: u8 = 127;
+/// Exit code of timeout(1) for a command that took too long.
+const CODE_OUT_OF_TIME: u8 = 124;
 /// What is added to a signal's number to make an exit code of it.
 const CODE_OF_SIGNALS: i32 = 128;
 
@@ -167,11 +171,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A signal had told us to end before the command started.
-    #[error("not started: signal {signal} asked us to end")]
-    Stopped {
-        /// The signal.
-        signal: i32,
+    /// We had been told to end before the command started.
+    #[error("not started, because of {0}")]
+    Stopped(StopReason),
+    /// The command took too long, and was ended.
+    #[error("the command was ended after {limit:?}, which is all that it may take")]
+    OutOfTime {
+        /// What it may take.
+        limit: Duration,
     },
     /// The processes of the container could not be listed.
     #[error("read {path} to find what the command left running")]
@@ -205,7 +212,8 @@ impl Error {
         match self {
             Error::NotOnPath { .. } | Error::NotFound { .. } => CODE_NOT_FOUND,
             Error::NotExecutable { .. } => CODE_NOT_EXECUTABLE,
-            Error::Stopped { signal } => Exit::Signal(*signal).code(),
+            Error::Stopped(reason) => reason.exit_code(),
+            Error::OutOfTime { .. } => CODE_OUT_OF_TIME,
             Error::Inside { exit_code, .. } => *exit_code,
             Error::Isolate { .. }
             | Error::UserNamespace { .. }

@@ -1,5 +1,6 @@
 //! [`Supervisor`]: what we are to the commands that we run: their reaper, and who passes signals on.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -17,6 +18,8 @@ use crate::sys::{Errno, event, process};
 pub(super) const STOP_SIGNALS: [u8; 4] = [1, 2, 3, 15];
 /// Byte that ends the thread which reads the signals; no signal has this number.
 const HANG_UP: u8 = 0;
+/// What stands for a signal where time has run out; no signal has this number.
+const OUT_OF_TIME: i32 = -1;
 /// How long a command may take to end after it was told to. Kubernetes gives 30 seconds to all of us.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often orphans that have ended are reaped while a command runs.
@@ -36,22 +39,44 @@ pub struct Supervisor {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Why all that we do is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// This signal asked us to.
+    Signal(i32),
+    /// The time that all may take is over.
+    OutOfTime,
+}
+
 #[derive(Debug)]
 struct State {
-    /// The signal that asked us to end first, or 0.
+    /// The signal that asked us to end first, [`OUT_OF_TIME`], or 0.
     stopped_by: AtomicI32,
     /// Commands are to be killed as soon as they begin.
     is_given_up: AtomicBool,
     /// The commands that are running.
-    running: Mutex<Vec<Leader>>,
+    running: Mutex<Vec<Running>>,
+}
+
+/// A command that is running.
+#[derive(Debug)]
+struct Running {
+    leader: Leader,
+    /// When it is to be told to end, and then when it is to be killed.
+    deadline: Option<Instant>,
+    /// It was told to end, since it took too long.
+    is_overdue: bool,
 }
 
 impl Supervisor {
     /// Makes this process not dumpable and a subreaper, and catches SIGHUP, SIGINT, SIGQUIT and SIGTERM. `on_stop` is
-    /// called on another thread with the first of them, once the running commands have been told: for a caller that may
-    /// be waiting for something else. It must not wait itself. Signals are caught once in a process: a second
-    /// supervisor beside the first is an error.
-    pub fn start(on_stop: impl FnOnce(i32) + Send + 'static) -> Result<Supervisor, Error> {
+    /// called on another thread with the first of them, or because `limit` from now is over, once the running commands have been
+    /// told: for a caller that may be waiting for something else. It must not wait itself. Signals are caught once in a process: a
+    /// second supervisor beside the first is an error.
+    pub fn start(
+        limit: Option<Duration>,
+        on_stop: impl FnOnce(StopReason) + Send + 'static,
+    ) -> Result<Supervisor, Error> {
         let failed = |action| move |source: io::Error| Error::Supervise { action, source };
         process::set_dumpable_behavior(process::DumpableBehavior::NotDumpable)
             .map_err(|errno| failed("hide the memory")(errno.into()))?;
@@ -65,7 +90,13 @@ impl Supervisor {
             is_given_up: AtomicBool::new(false),
             running: Mutex::default(),
         });
-        let watch = SignalWatch { reader, state: Arc::clone(&state), on_stop: Some(on_stop), kill_at: None };
+        let watch = SignalWatch {
+            reader,
+            state: Arc::clone(&state),
+            on_stop: Some(on_stop),
+            stop_at: after(limit),
+            kill_at: None,
+        };
         let thread = thread::Builder::new()
             .name("signals".to_owned())
             .spawn(|| watch.run())
@@ -74,15 +105,15 @@ impl Supervisor {
         Ok(Supervisor { state, open_files, caught: Some(caught), hang_up, thread: Some(thread) })
     }
 
-    /// The signal that asked us to end, if one did. The program then ends with 128 and its number.
-    pub fn was_stopped(&self) -> Option<i32> {
+    /// What asked us to end, if something did.
+    pub fn was_stopped(&self) -> Option<StopReason> {
         self.state.stopped_by()
     }
 
     /// Kills the commands that are running, and those that begin later: nobody wants what they do any longer.
     pub fn give_up(&self) {
         self.state.is_given_up.store(true, Ordering::SeqCst);
-        self.state.forward(process::Signal::KILL.as_raw());
+        self.state.forward(process::Signal::KILL);
     }
 
     /// Kills what a command that has ended, and is not reaped yet, left running, until nothing of it is there. What is still
@@ -120,24 +151,28 @@ impl Supervisor {
         self.open_files
     }
 
-    /// Makes signals go to the command `pid`, which is our child, and later what it leaves behind findable.
-    pub(super) fn attach(&self, pid: i32, kin: Kin) -> Result<Leader, Error> {
+    /// Makes signals go to the command `pid`, which is our child, and later what it leaves behind findable. It is told to end
+    /// when it has run for `limit`, at most a second late.
+    pub(super) fn attach(&self, pid: i32, kin: Kin, limit: Option<Duration>) -> Result<Leader, Error> {
         let started = processes::one(pid)?.map_or(0, |process| process.started);
         let leader = Leader { pid, started, kin };
-        self.state.lock().push(leader);
+        self.state.lock().push(Running { leader, deadline: after(limit), is_overdue: false });
         // what came while the command was being started
-        if let Some(signal) = self.was_stopped() {
-            self.state.forward(signal);
+        if let Some(reason) = self.was_stopped() {
+            self.state.forward(reason.signal());
         }
         if self.state.is_given_up.load(Ordering::SeqCst) {
-            self.state.forward(process::Signal::KILL.as_raw());
+            self.state.forward(process::Signal::KILL);
         }
         Ok(leader)
     }
 
-    /// To be called when the command has ended and before it is reaped, while its id cannot be another's.
-    pub(super) fn detach(&self, leader: Leader) {
-        self.state.lock().retain(|running| *running != leader);
+    /// To be called when the command has ended and before it is reaped, while its id cannot be another's. Tells whether it
+    /// had been told to end, since it took too long.
+    pub(super) fn detach(&self, leader: Leader) -> bool {
+        let mut running = self.state.lock();
+        let found = running.iter().position(|running| running.leader == leader);
+        found.is_some_and(|found| running.swap_remove(found).is_overdue)
     }
 }
 
@@ -152,33 +187,46 @@ impl Drop for Supervisor {
 }
 
 impl State {
-    fn lock(&self) -> MutexGuard<'_, Vec<Leader>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stopped_by(&self) -> Option<i32> {
-        Some(self.stopped_by.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    fn stopped_by(&self) -> Option<StopReason> {
+        match self.stopped_by.load(Ordering::SeqCst) {
+            0 => None,
+            OUT_OF_TIME => Some(StopReason::OutOfTime),
+            signal => Some(StopReason::Signal(signal)),
+        }
     }
 
     /// Sends `signal` to the process groups of the running commands.
-    fn forward(&self, signal: i32) {
-        let running = self.lock();
-        for leader in running.iter() {
-            let (Some(group), Some(signal)) =
-                (process::Pid::from_raw(leader.pid), process::Signal::from_named_raw(signal))
-            else {
-                continue;
+    fn forward(&self, signal: process::Signal) {
+        self.lock().iter().for_each(|running| running.send(signal));
+    }
+
+    /// Tells commands whose time is over to end, and kills those that did not.
+    fn end_overdue(&self) {
+        let now = Instant::now();
+        for running in self.lock().iter_mut().filter(|running| running.deadline.is_some_and(|deadline| deadline <= now))
+        {
+            let (signal, next) = match running.is_overdue {
+                false => (process::Signal::TERM, Some(now + GRACE)),
+                true => (process::Signal::KILL, None),
             };
-            // it cannot have been reaped while we hold the lock, so that nobody else has its id
-            if let Err(error) = process::kill_process_group(group, signal) {
-                tracing::debug!(%error, "pass a signal to the command");
-            }
+            running.is_overdue = true;
+            running.deadline = next;
+            running.send(signal);
         }
+    }
+
+    /// When a command has to be told something next.
+    fn next_deadline(&self) -> Option<Instant> {
+        self.lock().iter().filter_map(|running| running.deadline).min()
     }
 
     /// Reaps what a running command orphaned and has ended. None has any in a PID namespace of its own.
     fn reap_orphans(&self) {
-        let leader = self.lock().iter().copied().find(|leader| leader.kin == Kin::AllOfOurs);
+        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
         let (Some(leader), Ok(all)) = (leader, processes::all()) else { return };
         for process in processes::of_command(&all, ourselves(), leader) {
             let is_orphan = process.parent == ourselves() && process.pid != leader.pid;
@@ -189,18 +237,32 @@ impl State {
     }
 }
 
-/// The thread that reads the signals.
+impl Running {
+    /// Sends `signal` to the process group, for which [`State::running`] is locked: while it is, nobody else can have its id, since
+    /// the leader is not reaped.
+    fn send(&self, signal: process::Signal) {
+        let Some(group) = process::Pid::from_raw(self.leader.pid) else { return };
+        if let Err(error) = process::kill_process_group(group, signal) {
+            tracing::debug!(%error, "pass a signal to the command");
+        }
+    }
+}
+
+/// The thread that reads the signals, and looks at the clock.
 struct SignalWatch<F> {
     reader: PipeReader,
     state: Arc<State>,
     on_stop: Option<F>,
+    stop_at: Option<Instant>,
     kill_at: Option<Instant>,
 }
 
-impl<F: FnOnce(i32)> SignalWatch<F> {
+impl<F: FnOnce(StopReason)> SignalWatch<F> {
     fn run(mut self) {
         loop {
-            let timeout = event::Timespec::try_from(REAP_INTERVAL).ok();
+            let next = [self.stop_at, self.kill_at, self.state.next_deadline()].into_iter().flatten().min();
+            let left = next.map_or(REAP_INTERVAL, |next| next.saturating_duration_since(Instant::now()));
+            let timeout = event::Timespec::try_from(left.min(REAP_INTERVAL)).ok();
             let mut polled = [event::PollFd::new(&self.reader, event::PollFlags::IN)];
             match event::poll(&mut polled, timeout.as_ref()) {
                 Ok(0) => {}
@@ -211,29 +273,70 @@ impl<F: FnOnce(i32)> SignalWatch<F> {
                     if self.reader.read_exact(&mut byte).is_err() || byte == [HANG_UP] {
                         return;
                     }
-                    self.stop(byte[0].into());
+                    self.stop(StopReason::Signal(byte[0].into()));
                 }
             }
-            if self.kill_at.is_some_and(|at| Instant::now() >= at) {
-                self.state.forward(process::Signal::KILL.as_raw());
+            let is_over = |at: &mut Instant| *at <= Instant::now();
+            if self.stop_at.take_if(is_over).is_some() {
+                self.stop(StopReason::OutOfTime);
             }
+            if self.kill_at.take_if(is_over).is_some() {
+                self.state.forward(process::Signal::KILL);
+            }
+            self.state.end_overdue();
             self.state.reap_orphans();
         }
     }
 
-    fn stop(&mut self, signal: i32) {
-        if self.state.stopped_by.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+    fn stop(&mut self, reason: StopReason) {
+        let number = match reason {
+            StopReason::Signal(signal) => signal,
+            StopReason::OutOfTime => OUT_OF_TIME,
+        };
+        if self.state.stopped_by.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // asked a second time: whoever asks has no patience left
-            self.state.forward(process::Signal::KILL.as_raw());
+            self.state.forward(process::Signal::KILL);
             return;
         }
-        tracing::debug!(signal, "asked to end");
+        tracing::debug!(?reason, "asked to end");
         self.kill_at = Some(Instant::now() + GRACE);
-        self.state.forward(signal);
+        self.state.forward(reason.signal());
         if let Some(on_stop) = self.on_stop.take() {
-            on_stop(signal);
+            on_stop(reason);
         }
     }
+}
+
+impl StopReason {
+    /// What tells commands to end.
+    fn signal(self) -> process::Signal {
+        match self {
+            StopReason::Signal(signal) => process::Signal::from_named_raw(signal).unwrap_or(process::Signal::TERM),
+            StopReason::OutOfTime => process::Signal::TERM,
+        }
+    }
+
+    /// What the program ends with: 128 and the number of the signal, or what timeout(1) says.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            StopReason::Signal(signal) => Exit::Signal(signal).code(),
+            StopReason::OutOfTime => super::CODE_OUT_OF_TIME,
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Signal(signal) => write!(f, "signal {signal}"),
+            StopReason::OutOfTime => f.write_str("the time limit of the build"),
+        }
+    }
+}
+
+/// When `limit` from now is over; never, if that is too far away for a clock.
+fn after(limit: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(limit?)
 }
 
 fn ourselves() -> i32 {

@@ -199,6 +199,25 @@ fn nothing_runs_on_when_the_build_is_ended() {
     }
 }
 
+#[test]
+fn a_command_that_takes_too_long_is_ended() {
+    let (Some(world), Some(machine)) = (World::with_busybox(), Machine::new()) else { return };
+    // found again by a number that nobody else sleeps for
+    let word = format!("{}", 8_000_000 + std::process::id());
+    let script = format!("(setsid sleep {word} &) ; trap 'echo told; exit 0' TERM; echo begun; sleep {word} & wait");
+    let context = machine.context("context", &format!("FROM busybox:base\nRUN {script}\n"));
+    let [root, user] = ["root", "user"].map(|name| machine.own(name));
+    for (home, mut command) in
+        [(&root, machine.as_root(&root)), (&user, machine.as_user(&user, Some(&machine.path("ids"))))]
+    {
+        let ended = build(&mut command, &world, &context, &["--run-timeout=2s"]);
+        assert_eq!((ended.code, &*ended.stdout), (Some(124), "begun\ntold\n"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("the command was ended after 2s"), "{}", ended.stderr);
+        assert_eq!(processes_with(&word), Vec::<String>::new(), "{}", ended.stderr);
+        assert_nothing_left(home);
+    }
+}
+
 /// Users and groups that have no number where the build runs: told before a command runs, and where ids come from.
 #[test]
 fn ids_that_nobody_has_are_refused_at_once() {

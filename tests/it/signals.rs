@@ -1,4 +1,5 @@
-//! A signal that asks the executor to end does so soon, whatever it is at, and leaves nothing half-done.
+//! A signal that asks the executor to end does so soon, whatever it is at, and leaves nothing half-done; and so does the end
+//! of the time that it may take.
 
 use std::fs;
 use std::io::Write;
@@ -23,6 +24,8 @@ const FOR_EVER: Duration = Duration::from_secs(600);
 
 const TERM: (&str, i32) = ("TERM", 143);
 const INT: (&str, i32) = ("INT", 130);
+/// Exit code of timeout(1).
+const OUT_OF_TIME: i32 = 124;
 
 /// Flags of a build that pushes nothing.
 const TO_FILES: [&str; 4] =
@@ -53,12 +56,19 @@ impl<'a> Trial<'a> {
         flags: &[&str],
         is_time: &dyn Fn(&str) -> bool,
     ) -> String {
+        self.end(code, dockerfile, flags, |told| {
+            self.wait("the moment", told, || is_time(&told()));
+            run(self.world.podman.command().args(["kill", "--signal", signal, &self.name]));
+        })
+    }
+
+    /// Starts the build, which ends with `code` after what is done `meanwhile`, and says what the executor wrote.
+    fn end(&self, code: i32, dockerfile: &str, flags: &[&str], meanwhile: impl FnOnce(&dyn Fn() -> String)) -> String {
         fs::write(self.place.join("context/Dockerfile"), dockerfile).expect("written");
         let log = self.place.join("log");
         let mut child = self.command(flags, &log).spawn().expect("started");
         let told = || fs::read_to_string(&log).expect("written");
-        self.wait("the moment", &told, || is_time(&told()));
-        run(self.world.podman.command().args(["kill", "--signal", signal, &self.name]));
+        meanwhile(&told);
         let mut ended = None;
         self.wait("the end", &told, || {
             ended = child.try_wait().expect("a child of ours");
@@ -270,4 +280,42 @@ fn while_a_silent_registry_takes_the_image() {
     let trial = Trial::new(&world, "push");
     let log = trial.stop(TERM, "FROM scratch\nCOPY Dockerfile /\n", &[&destination], &asked);
     assert!(!log.contains("Pushed"), "{log}");
+}
+
+#[test]
+fn when_a_command_takes_too_long() {
+    let Some(world) = World::with_busybox() else { return };
+    let base = format!("{}/library/busybox:base", world.registry.host());
+    let seconds = FOR_EVER.as_secs();
+    let flags = [&TO_FILES[..], &["--run-timeout=2s"]].concat();
+    for (name, script) in [
+        ("limit-run", format!("echo begun; exec sleep {seconds}")),
+        ("limit-run-told", format!("trap 'echo told; exit 0' TERM; echo begun; sleep {seconds} & wait")),
+    ] {
+        let dockerfile = format!("FROM {base}\nRUN sleep 1\nRUN sleep 1.5\nRUN {script}\nRUN echo not reached\n");
+        let log = Trial::new(&world, name).end(OUT_OF_TIME, &dockerfile, &flags, |_| {});
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.contains(&"begun") && !lines.contains(&"not reached"), "{name}: {log}");
+        assert_eq!(lines.contains(&"told"), name == "limit-run-told", "{name}: {log}");
+        assert!(log.contains("the command was ended after 2s"), "{name}: {log}");
+        assert!(log.contains("dockerfile line 4: RUN "), "{name}: {log}");
+        assert!(log.contains("hint: --run-timeout"), "{name}: {log}");
+    }
+}
+
+#[test]
+fn when_the_build_takes_too_long() {
+    let Some(world) = World::with_busybox() else { return };
+    let base = format!("{}/library/busybox:base", world.registry.host());
+    let server = registry(vec![7; 100_000], Ending::SilentAfter(50_000, FOR_EVER));
+    let flags = [&TO_FILES[..], &["--build-timeout=3s", "--run-timeout=1h"]].concat();
+    for (name, dockerfile) in [
+        ("limit-pull", format!("FROM {}/app:1\nRUN true\n", server.host())),
+        ("limit-build", format!("FROM {base}\nRUN exec sleep {}\nRUN echo not reached\n", FOR_EVER.as_secs())),
+    ] {
+        let log = Trial::new(&world, name).end(OUT_OF_TIME, &dockerfile, &flags, |_| {});
+        assert!(!log.lines().any(|line| line == "not reached"), "{name}: {log}");
+        assert!(log.contains("stopped by the time limit of the build"), "{name}: {log}");
+        assert!(log.contains("hint: --build-timeout"), "{name}: {log}");
+    }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
+use super::super::StopReason;
 use super::super::processes::{self, Leader};
 use super::*;
 
@@ -15,14 +16,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Trial {
     place: tempfile::TempDir,
     supervisor: Supervisor,
-    stopped: Mutex<mpsc::Receiver<i32>>,
+    stopped: Mutex<mpsc::Receiver<StopReason>>,
     _alone: MutexGuard<'static, ()>,
 }
 
 fn trial() -> Trial {
+    trial_within(None)
+}
+
+/// A trial whose whole time is limited.
+fn trial_within(limit: Option<Duration>) -> Trial {
     let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (tell, stopped) = mpsc::channel();
-    let supervisor = Supervisor::start(move |signal| tell.send(signal).unwrap_or_default()).expect("started");
+    let supervisor = Supervisor::start(limit, move |reason| tell.send(reason).unwrap_or_default()).expect("started");
     let stopped = Mutex::new(stopped);
     Trial { place: tempfile::tempdir().expect("a directory"), supervisor, stopped, _alone: alone }
 }
@@ -43,6 +49,7 @@ fn command(arguments: &[&str]) -> Command {
         directory: ImagePath::root(),
         user: ourselves(),
         stdin: Stdin::Empty,
+        time_limit: None,
     }
 }
 
@@ -51,8 +58,8 @@ impl Trial {
         run(command, &Root::open(Path::new("/")).expect("opened"), &self.supervisor)
     }
 
-    /// The signal of which the supervisor told.
-    fn told_to_stop(&self) -> Result<i32, mpsc::RecvTimeoutError> {
+    /// The reason that the supervisor told.
+    fn told_to_stop(&self) -> Result<StopReason, mpsc::RecvTimeoutError> {
         self.stopped.lock().expect("not poisoned").recv_timeout(PATIENCE)
     }
 
@@ -333,8 +340,8 @@ fn a_signal_to_us_ends_the_command() {
         trial.run(&trial.shell(script))
     });
     assert_eq!(exit.expect("run"), Exit::Code(7), "it could end as it wanted");
-    assert_eq!(trial.supervisor.was_stopped(), Some(15));
-    assert_eq!(trial.told_to_stop(), Ok(15));
+    assert_eq!(trial.supervisor.was_stopped(), Some(StopReason::Signal(15)));
+    assert_eq!(trial.told_to_stop(), Ok(StopReason::Signal(15)));
     let refused = trial.run(&command(&["true"])).expect_err("no command starts any more");
     assert_eq!(refused.exit_code(), 143);
 }
@@ -353,13 +360,48 @@ fn a_second_signal_has_no_patience() {
                 std::thread::yield_now();
             }
             process::kill_process(process::getpid(), process::Signal::TERM).expect("sent");
-            assert_eq!(trial.told_to_stop(), Ok(15));
+            assert_eq!(trial.told_to_stop(), Ok(StopReason::Signal(15)));
             process::kill_process(process::getpid(), process::Signal::TERM).expect("sent");
         });
         trial.run(&trial.shell(script))
     });
     assert_eq!(exit.expect("run"), Exit::Signal(9));
-    assert_eq!(trial.supervisor.was_stopped(), Some(15));
+    assert_eq!(trial.supervisor.was_stopped(), Some(StopReason::Signal(15)));
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_ended() {
+    let trial = trial();
+    let limit = Duration::from_millis(300);
+    let within = |script: &str| trial.run(&Command { time_limit: Some(limit), ..trial.shell(script) });
+    for script in ["sleep 1000 & wait", "trap 'echo told >told; exit 0' TERM; while :; do sleep 0.01; done"] {
+        let error = within(script).expect_err("it takes too long");
+        assert!(matches!(error, Error::OutOfTime { .. }), "{error}");
+        assert_eq!(error.exit_code(), 124);
+        assert_eq!(error.to_string(), "the command was ended after 300ms, which is all that it may take");
+    }
+    assert_eq!(trial.read("told"), "told\n", "it could end as it wanted");
+    let begun = Instant::now();
+    let deaf = within("trap '' TERM; for turn in $(seq 100000); do sleep 0.01; done").expect_err("it takes too long");
+    assert!(matches!(deaf, Error::OutOfTime { .. }), "{deaf}");
+    assert!(begun.elapsed() < PATIENCE, "whoever is deaf is killed");
+    assert_eq!(within("exit 3").expect("in time"), Exit::Code(3));
+    assert_eq!(
+        trial.run(&trial.shell("sleep 1.5")).expect("run"),
+        Exit::Code(0),
+        "others have all the time that they want"
+    );
+    assert_eq!(trial.supervisor.was_stopped(), None);
+}
+
+#[test]
+fn the_end_of_all_time_ends_the_command() {
+    let trial = trial_within(Some(Duration::from_millis(300)));
+    let exit = trial.run(&trial.shell("trap 'exit 7' TERM; for turn in $(seq 100000); do sleep 0.01; done"));
+    assert_eq!(exit.expect("run"), Exit::Code(7), "it could end as it wanted");
+    assert_eq!(trial.told_to_stop(), Ok(StopReason::OutOfTime));
+    let refused = trial.run(&command(&["true"])).expect_err("no command starts any more");
+    assert_eq!(refused.exit_code(), 124);
 }
 
 #[test]
@@ -387,7 +429,7 @@ fn we_hide_our_memory_and_adopt_orphans() {
     let trial = trial();
     assert_eq!(process::dumpable_behavior(), Ok(process::DumpableBehavior::NotDumpable));
     assert_eq!(process::child_subreaper(), Ok(Some(process::Pid::from_raw(1).expect("not zero"))));
-    assert!(matches!(Supervisor::start(|_| ()), Err(Error::Supervise { .. })), "there is one already");
+    assert!(matches!(Supervisor::start(None, |_| ()), Err(Error::Supervise { .. })), "there is one already");
     assert_eq!(trial.supervisor.was_stopped(), None);
 }
 

@@ -72,7 +72,7 @@ fn inside() -> Result<Ended, Error> {
     let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed("read the order"))?);
     stdin.rewind().and_then(|()| stdin.read_to_end(&mut bytes)).map_err(failed("read the order"))?;
     let order = Order::parse(&bytes).map_err(|error| failed("read the order")(error.into()))?;
-    let supervisor = Supervisor::start(|_| ())?;
+    let supervisor = Supervisor::start(None, |_| ())?;
     match process::join_new_session_keyring() {
         // a kernel without keys
         Ok(()) | Err(Errno::NOSYS) => {}

@@ -163,8 +163,8 @@ pub fn run_isolated(
     output: Output<'_>,
     supervisor: &Supervisor,
 ) -> Result<Ended, Error> {
-    if let Some(signal) = supervisor.was_stopped() {
-        return Err(Error::Stopped { signal });
+    if let Some(reason) = supervisor.was_stopped() {
+        return Err(Error::Stopped(reason));
     }
     let failed = |action: &'static str| move |source: io::Error| Error::Isolate { action, source };
     let order = Order::new(command, world, scripts);
@@ -196,7 +196,7 @@ pub fn run_isolated(
     let status = thread::scope(|scope| {
         let passing = thread::Builder::new().name("output".to_owned()).spawn_scoped(scope, || pipes.pass_on(output));
         let passing = passing.map_err(failed("start a thread"))?;
-        let status = supervise(spawn, "helper", Kin::ItsSession, supervisor);
+        let status = supervise(spawn, "helper", command.time_limit, Kin::ItsSession, supervisor);
         drop(hang_up);
         let passed = passing.join().expect("no panic while passing output on");
         passed.map_err(failed("read what a command writes")).and(status)
