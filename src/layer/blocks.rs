@@ -5,10 +5,11 @@
 
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::gzip::Members;
 use super::{Compression, Error, Method, header, zstandard};
@@ -26,17 +27,42 @@ const MOST_COMPRESSORS: usize = 8;
 /// Two blocks of zeros end a tar.
 const END_BYTES: u64 = 2 * header::BLOCK_BYTES as u64;
 
-type Block = Arc<Vec<u8>>;
+/// A block of tar. When nobody needs it any longer, its memory holds another one: memory that comes anew from the system
+/// is cleared by it, page for page.
+struct Block {
+    bytes: Vec<u8>,
+    to_spare: Sender<Vec<u8>>,
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut memory = std::mem::take(&mut self.bytes);
+        memory.clear();
+        // the tar has ended
+        let _ = self.to_spare.send(memory);
+    }
+}
 
 /// A block of tar and the slot for its gzip member.
-type Work = (Block, Sender<Vec<u8>>);
+type Work = (Arc<Block>, Sender<Vec<u8>>);
 
 /// The tar stream, cut into blocks of fixed size.
 pub(super) struct Blocks {
     current: Vec<u8>,
     /// A block of zeros, once one was needed.
-    zeros: Option<Block>,
-    to_hash: Sender<Block>,
+    zeros: Option<Arc<Block>>,
+    /// The memory of blocks that are done with. It need not be bounded: they were, when they were on their way.
+    to_spare: Sender<Vec<u8>>,
+    spare: Receiver<Vec<u8>>,
+    to_hash: Sender<Arc<Block>>,
     to_store: ToStore,
 }
 
@@ -45,7 +71,7 @@ enum ToStore {
     /// As a gzip member, which any of several threads makes.
     Members { to_compress: Sender<Work>, slots: Sender<Receiver<Vec<u8>>> },
     /// As a part of one stream.
-    Stream(Sender<Block>),
+    Stream(Sender<Arc<Block>>),
 }
 
 /// The threads behind the tar.
@@ -89,7 +115,9 @@ pub(super) fn start<'scope, 'env: 'scope>(
             (ToStore::Stream(to_store), scope.spawn(stored))
         }
     };
-    let blocks = Blocks { current: Vec::with_capacity(BLOCK_BYTES), zeros: None, to_hash, to_store };
+    let (to_spare, spare) = unbounded();
+    let current = Vec::with_capacity(BLOCK_BYTES);
+    let blocks = Blocks { current, zeros: None, to_spare, spare, to_hash, to_store };
     (blocks, Behind { hasher, storer })
 }
 
@@ -118,7 +146,8 @@ impl Blocks {
             let fits = bytes.min((BLOCK_BYTES - self.current.len()) as u64);
             bytes -= fits;
             if fits == BLOCK_BYTES as u64 {
-                let block = Arc::clone(self.zeros.get_or_insert_with(|| Arc::new(vec![0; BLOCK_BYTES])));
+                let block = self.zeros.take().unwrap_or_else(|| self.block(vec![0; BLOCK_BYTES]));
+                self.zeros = Some(Arc::clone(&block));
                 self.send(block)?;
             } else {
                 self.current.resize(self.current.len() + fits as usize, 0);
@@ -137,12 +166,16 @@ impl Blocks {
     }
 
     fn send_current(&mut self) -> Result<(), HungUp> {
-        let next = Vec::with_capacity(BLOCK_BYTES);
-        let block = Arc::new(std::mem::replace(&mut self.current, next));
-        self.send(block)
+        let next = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BLOCK_BYTES));
+        let full = std::mem::replace(&mut self.current, next);
+        self.send(self.block(full))
     }
 
-    fn send(&self, block: Block) -> Result<(), HungUp> {
+    fn block(&self, bytes: Vec<u8>) -> Arc<Block> {
+        Arc::new(Block { bytes, to_spare: self.to_spare.clone() })
+    }
+
+    fn send(&self, block: Arc<Block>) -> Result<(), HungUp> {
         self.to_hash.send(Arc::clone(&block)).map_err(|_| HungUp)?;
         match &self.to_store {
             ToStore::Members { to_compress, slots } => {
@@ -171,7 +204,7 @@ impl Behind<'_> {
     }
 }
 
-fn hash_blocks(blocks: &Receiver<Block>) -> DiffId {
+fn hash_blocks(blocks: &Receiver<Arc<Block>>) -> DiffId {
     let mut passed = Sha256Stream::new();
     for block in blocks {
         passed.update(&block);
@@ -197,7 +230,7 @@ fn store_members(members: &Receiver<Receiver<Vec<u8>>>, blob: &mut BlobWriter) -
 }
 
 fn store_stream(
-    blocks: &Receiver<Block>,
+    blocks: &Receiver<Arc<Block>>,
     compression: Compression,
     threads: usize,
     blob: &mut BlobWriter,
