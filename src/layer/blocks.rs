@@ -11,7 +11,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::gzip::Members;
+use super::gzip::{Member, Members};
 use super::{Compression, Error, Method, header, zstandard};
 use crate::blobs::BlobWriter;
 use crate::oci::{DiffId, Sha256Stream};
@@ -28,7 +28,7 @@ const MOST_COMPRESSORS: usize = 8;
 const END_BYTES: u64 = 2 * header::BLOCK_BYTES as u64;
 
 /// A block of tar. When nobody needs it any longer, its memory holds another one: memory that comes anew from the system
-/// is cleared by it, page for page.
+/// is cleared by it, page by page.
 struct Block {
     bytes: Vec<u8>,
     to_spare: Sender<Vec<u8>>,
@@ -52,7 +52,7 @@ impl Drop for Block {
 }
 
 /// A block of tar and the slot for its gzip member.
-type Work = (Arc<Block>, Sender<Vec<u8>>);
+type Work = (Arc<Block>, Sender<Member>);
 
 /// The tar stream, cut into blocks of fixed size.
 pub(super) struct Blocks {
@@ -69,7 +69,7 @@ pub(super) struct Blocks {
 /// How a block gets into the blob.
 enum ToStore {
     /// As a gzip member, which any of several threads makes.
-    Members { to_compress: Sender<Work>, slots: Sender<Receiver<Vec<u8>>> },
+    Members { to_compress: Sender<Work>, slots: Sender<Receiver<Member>> },
     /// As a part of one stream.
     Stream(Sender<Arc<Block>>),
 }
@@ -103,11 +103,12 @@ pub(super) fn start<'scope, 'env: 'scope>(
             let compressors = threads.get().min(MOST_COMPRESSORS);
             let (to_compress, compress) = bounded::<Work>(compressors);
             let (slots, members) = bounded(compressors);
+            let (to_spare, spare) = unbounded();
             for _ in 0..compressors {
-                let compress = compress.clone();
-                scope.spawn(move || compress_blocks(&compress, compression.level()));
+                let (compress, spare) = (compress.clone(), spare.clone());
+                scope.spawn(move || compress_blocks(&compress, &spare, compression.level()));
             }
-            (ToStore::Members { to_compress, slots }, scope.spawn(move || store_members(&members, blob)))
+            (ToStore::Members { to_compress, slots }, scope.spawn(move || store_members(&members, &to_spare, blob)))
         }
         Method::Zstd | Method::None => {
             let (to_store, blocks) = bounded(WAITING_BLOCKS);
@@ -212,19 +213,27 @@ fn hash_blocks(blocks: &Receiver<Arc<Block>>) -> DiffId {
     passed.finish().into()
 }
 
-fn compress_blocks(work: &Receiver<Work>, level: Option<i8>) {
+/// Compresses in the memory of members that are stored, like tar in that of blocks.
+fn compress_blocks(work: &Receiver<Work>, spare: &Receiver<Member>, level: Option<i8>) {
     let mut members = Members::new(level);
     for (block, slot) in work {
+        let spare = spare.try_recv().unwrap_or_default();
         // the store hung up: it has an error of its own
-        let _ = slot.send(members.compress(&block));
+        let _ = slot.send(members.compress(&block, spare));
     }
 }
 
-fn store_members(members: &Receiver<Receiver<Vec<u8>>>, blob: &mut BlobWriter) -> Result<(), Error> {
+fn store_members(
+    members: &Receiver<Receiver<Member>>,
+    to_spare: &Sender<Member>,
+    blob: &mut BlobWriter,
+) -> Result<(), Error> {
     for member in members {
         // a slot without a sender: the tar ended early, and has the reason
         let Ok(member) = member.recv() else { return Ok(()) };
         blob.write_all(&member).map_err(|source| blob.error("write", source))?;
+        // all is compressed
+        let _ = to_spare.send(member);
     }
     Ok(())
 }

@@ -21,12 +21,40 @@
 //! The slowest of all is what cannot get smaller (64 MiB a second), such as archives, models and media. Where no level is
 //! asked for, a block that seems to be of that kind is stored as it is, which takes a tenth of the time: see [`Probe`].
 
+use std::ops::Deref;
+
 use libdeflater::{CompressionError, CompressionLvl, Compressor};
 
 use crate::rootfs::sparse::is_zero;
 
 /// libdeflate's level where none is asked for: see the table above.
 const DEFAULT: i8 = 6;
+
+/// A gzip member, and the memory that it is in, which can hold the next one.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    /// Longer than the member. What lies behind was not touched, and so takes no room.
+    memory: Vec<u8>,
+    length: usize,
+}
+
+impl Deref for Member {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl Member {
+    fn holding(mut self, member: &[u8]) -> Member {
+        if self.memory.len() < member.len() {
+            self.memory.resize(member.len(), 0);
+        }
+        self.memory[..member.len()].copy_from_slice(member);
+        Member { length: member.len(), ..self }
+    }
+}
 
 /// Makes gzip members; one per thread.
 pub(super) struct Members {
@@ -44,24 +72,25 @@ impl Members {
         Members { compressor: compressor(level.unwrap_or(DEFAULT)), probe, of_zeros: None }
     }
 
-    /// `block` as one gzip member.
-    pub(super) fn compress(&mut self, block: &[u8]) -> Vec<u8> {
+    /// `block` as one gzip member, in the memory of one that nobody needs.
+    pub(super) fn compress(&mut self, block: &[u8], spare: Member) -> Member {
         if !is_zero(block) {
-            return self.member(block);
+            return self.member(block, spare);
         }
         match &self.of_zeros {
-            Some((zeros, member)) if *zeros == block.len() => member.clone(),
+            Some((zeros, member)) if *zeros == block.len() => spare.holding(member),
             _ => {
-                let member = self.member(block);
-                self.of_zeros = Some((block.len(), member.clone()));
+                let member = self.member(block, spare);
+                self.of_zeros = Some((block.len(), member.to_vec()));
                 member
             }
         }
     }
 
-    fn member(&mut self, block: &[u8]) -> Vec<u8> {
-        let stored = self.probe.as_mut().and_then(|probe| probe.stored(block));
-        stored.unwrap_or_else(|| member(&mut self.compressor, block))
+    fn member(&mut self, block: &[u8], spare: Member) -> Member {
+        let probe = self.probe.as_mut();
+        let stores = probe.and_then(|probe| (!probe.gets_smaller(block)).then_some(&mut probe.store));
+        member(stores.unwrap_or(&mut self.compressor), block, spare)
     }
 }
 
@@ -69,14 +98,17 @@ fn compressor(level: i8) -> Compressor {
     Compressor::new(CompressionLvl::new(level.into()).expect("libdeflate knows 0 to 12"))
 }
 
-fn member(compressor: &mut Compressor, block: &[u8]) -> Vec<u8> {
-    let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-    let length = match compressor.gzip_compress(block, &mut member) {
+/// `block` in the memory of a member that nobody needs.
+fn member(compressor: &mut Compressor, block: &[u8], Member { mut memory, .. }: Member) -> Member {
+    let most = compressor.gzip_compress_bound(block.len());
+    if memory.len() < most {
+        memory = vec![0; most];
+    }
+    let length = match compressor.gzip_compress(block, &mut memory) {
         Ok(length) => length,
         Err(CompressionError::InsufficientSpace) => unreachable!("the bound is an upper bound"),
     };
-    member.truncate(length);
-    member
+    Member { memory, length }
 }
 
 /// Finds out what is not worth compressing: where all bytes are equally frequent everywhere, so that none can have a
@@ -104,12 +136,10 @@ impl Probe {
         Probe { store: compressor(0), fastest: compressor(1) }
     }
 
-    /// The member of a block that is not worth compressing.
-    fn stored(&mut self, block: &[u8]) -> Option<Vec<u8>> {
+    fn gets_smaller(&mut self, block: &[u8]) -> bool {
         let mut samples = block.chunks(WINDOW_BYTES).step_by(SAMPLED_WINDOWS);
-        let stays = block.chunks(COUNTED_BYTES).all(is_even)
-            && samples.all(|sample| member(&mut self.fastest, sample).len() >= sample.len());
-        stays.then(|| member(&mut self.store, block))
+        !block.chunks(COUNTED_BYTES).all(is_even)
+            || samples.any(|sample| member(&mut self.fastest, sample, Member::default()).len() < sample.len())
     }
 }
 
@@ -133,7 +163,8 @@ mod tests {
         let text: Vec<u8> = (0..100_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
         for level in std::iter::once(None).chain((0..=9).map(Some)) {
             let mut members = Members::new(level);
-            let packed: Vec<u8> = text.chunks(65_536).flat_map(|piece| members.compress(piece)).collect();
+            let pieces = text.chunks(65_536).map(|piece| members.compress(piece, Member::default()).to_vec());
+            let packed: Vec<u8> = pieces.flatten().collect();
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
             assert!(unpacked == text, "level {level:?}");
@@ -154,7 +185,7 @@ mod tests {
     fn what_cannot_get_smaller_is_stored() {
         let noise = random(1 << 20);
         let with_text = |text: usize| [&noise[..noise.len() - text], &b"text ".repeat(text / 5)].concat();
-        let compressed = member(&mut compressor(DEFAULT), &noise);
+        let compressed = member(&mut compressor(DEFAULT), &noise, Member::default());
         let rows: [(&str, Vec<u8>, bool); 8] = [
             ("noise", noise.clone(), true),
             ("a tenth of it", noise[..100_000].to_vec(), true),
@@ -166,16 +197,16 @@ mod tests {
             ("few bytes", noise[..1000].to_vec(), false),
         ];
         for (what, block, is_stored) in rows {
-            let packed = Members::new(None).compress(&block);
-            let stored = member(&mut compressor(0), &block);
-            assert_eq!(packed == stored, is_stored, "{what}");
+            let packed = Members::new(None).compress(&block, Member::default());
+            let stored = member(&mut compressor(0), &block, Member::default());
+            assert_eq!(*packed == *stored, is_stored, "{what}");
             assert!(packed.len() <= stored.len(), "{what}");
             let mut unpacked = Vec::new();
             flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).expect("gzip");
             assert!(unpacked == block, "{what}");
             for level in 1..=9 {
-                let asked = Members::new(Some(level)).compress(&block);
-                assert!(asked == member(&mut compressor(level), &block), "{what}, level {level}");
+                let asked = Members::new(Some(level)).compress(&block, Member::default());
+                assert!(*asked == *member(&mut compressor(level), &block, Member::default()), "{what}, level {level}");
             }
         }
     }
@@ -187,7 +218,9 @@ mod tests {
         let mut almost = vec![0; 100_000];
         almost[99_999] = 1;
         for block in [&[0; 100_000][..], &almost, &[0; 100_000], &[0; 5000], &[0; 5000], &[0; 100_000], &[]] {
-            assert!(members.compress(block) == Members::new(None).member(block), "{} bytes", block.len());
+            let spare = members.compress(b"something else", Member::default());
+            let of_none_before = Members::new(None).compress(block, Member::default());
+            assert!(*members.compress(block, spare) == *of_none_before, "{} bytes", block.len());
         }
     }
 }

@@ -126,6 +126,9 @@ WORKDIR /app"#,
     at_least: ("cargo build", 100),
 };
 
+/// The names that a tracker lists in a root of fewer than 262,144 files.
+const MOST_NAMES: u64 = 32_768;
+
 /// What the snapshot after one command cost.
 struct Row {
     title: &'static str,
@@ -161,10 +164,11 @@ fn judged(commands: &Commands) -> Option<Vec<Row>> {
         log.lines().filter(|line| line.contains("paths looked at")).count(),
         "one for each RUN: {log}"
     );
-    for Row { title, handed_over, .. } in &rows {
-        // a machine that has no time for the reader loses events, and then walks; it has no other reason
-        let is_walk = handed_over.starts_with("walked");
-        assert!(!is_walk || handed_over.contains("the kernel's queue overflowed"), "{title}: {handed_over}");
+    for Row { title, events, handed_over, .. } in &rows {
+        // a machine that has no time for the reader loses events, and no list has more names than this; there is no other reason
+        let is_due = handed_over.contains("the kernel's queue overflowed")
+            || (handed_over.contains("names were used") && *events > MOST_NAMES);
+        assert!(is_due || !handed_over.starts_with("walked"), "{title}: {handed_over}");
     }
     let (title, least) = commands.at_least;
     let changed = rows.iter().find(|row| row.title == title).map(|row| row.changed);
