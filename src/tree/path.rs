@@ -206,15 +206,19 @@ impl Borrow<[u8]> for ImagePath {
     }
 }
 
+/// For people alone: foreign names must not begin lines of a log, nor steer a terminal. What is not printable, quotes and
+/// backslashes are escaped as in Rust's strings, bytes that are not UTF-8 as `\xff`: no two paths look the same.
 impl fmt::Display for ImagePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        self.0
+            .utf8_chunks()
+            .try_for_each(|chunk| write!(f, "{}{}", chunk.valid().escape_debug(), chunk.invalid().escape_ascii()))
     }
 }
 
 impl fmt::Debug for ImagePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+        write!(f, "\"{self}\"")
     }
 }
 
@@ -236,6 +240,24 @@ mod tests {
             assert_eq!(ImagePath::parse_untrusted(given).ok().map(|path| path.to_string()).as_deref(), parsed);
         }
         assert!(ImagePath::parse_untrusted(b"a\0b").is_err());
+    }
+
+    #[test]
+    fn shown() {
+        for (name, shown) in [
+            (&b"/usr/share/a b"[..], "/usr/share/a b"),
+            ("/été/e\u{301}/日本".as_bytes(), "/été/e\u{301}/日本"),
+            (b"/a\nINFO[0000] Pushed", "/a\\nINFO[0000] Pushed"),
+            (b"/\x1b[2J\t\r\x7f", "/\\u{1b}[2J\\t\\r\\u{7f}"),
+            // the control characters of ISO 6429, and what turns the direction of writing
+            ("/\u{9b}2J\u{202e}".as_bytes(), "/\\u{9b}2J\\u{202e}"),
+            (b"/a\\nb", "/a\\\\nb"),
+            (b"/it's \"so\"", "/it\\'s \\\"so\\\""),
+            (b"/caf\xe9/\xff\xfe!", "/caf\\xe9/\\xff\\xfe!"),
+        ] {
+            assert_eq!(ImagePath::clean(name).to_string(), shown);
+            assert_eq!(format!("{:?}", ImagePath::clean(name)), format!("\"{shown}\""));
+        }
     }
 
     #[test]

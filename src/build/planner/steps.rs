@@ -121,9 +121,11 @@ impl<I: Image> StageWork<'_, '_, '_, I> {
             return Err(BadValue::Empty("WORKDIR").into());
         }
         let directory = ImagePath::clean(self.config.working_directory()).resolve(&text);
-        let shown = directory.to_string();
         // BuildKit keeps an absolute path as it is written
-        let kept = if text.starts_with('/') { text } else { shown };
+        let kept = match text.starts_with('/') {
+            true => text,
+            false => String::from_utf8_lossy(directory.as_bytes()).into_owned(),
+        };
         let created_by = self.config.workdir(kept);
         let user = self.config.run().user.clone();
         Ok((created_by, Action::Workdir { directory, user }))

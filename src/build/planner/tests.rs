@@ -88,3 +88,10 @@ fn a_named_context_with_the_name_of_a_stage() {
     let last = plan.stages[2].as_ref().expect("the target");
     assert!(matches!(last.base, Base::Scratch) && matches!(from(&last.steps[0]), CopyFrom::Named(0)));
 }
+
+#[test]
+fn a_working_directory_is_kept_as_it_is_called() {
+    let plan = planned("FROM scratch\nWORKDIR /a\nWORKDIR \"it's \u{1b}\"\n");
+    let config = plan.stages[0].as_ref().expect("the target").config.config.clone().expect("a run config");
+    assert_eq!(config.working_dir, "/a/it's \u{1b}");
+}

@@ -119,7 +119,7 @@ pub(super) fn enter(order: &Order) -> Result<(), Error> {
         bind(&root, &file, at, MsFlags::empty())?;
     }
     for (at, file) in &order.scripts {
-        bind(&root, path(file), &ImagePath::clean(at).to_string(), MsFlags::MS_RDONLY)?;
+        bind(&root, path(file), &String::from_utf8_lossy(at), MsFlags::MS_RDONLY)?;
     }
     for at in HIDDEN {
         hide(&root, at, &devices)?;
