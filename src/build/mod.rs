@@ -269,7 +269,11 @@ impl Bases<'_> {
         let config = ImageConfig::parse(&remote.config, &place.to_string(), remote.manifest.layers.len())?;
         // an index has been asked for the platform; an image that stands alone is whatever it is
         if let Some(found) = config.platform().filter(|found| wanted.rank(found).is_none()) {
-            tracing::warn!("Base image {place} is for {found}, and not for {wanted} as this build wants it");
+            let found = found.to_string();
+            tracing::warn!(
+                "Base image {place} is for {}, and not for {wanted} as this build wants it",
+                found.escape_debug()
+            );
         }
         let layers = remote
             .manifest

@@ -61,7 +61,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A layer that Docker has no media type for.
-    #[error("a layer of the type {media_type} cannot be in an image of docker's format: give --image-format=oci")]
+    #[error("a layer of the type {media_type:?} cannot be in an image of docker's format: give --image-format=oci")]
     NotDocker {
         /// As the base names it.
         media_type: String,

@@ -55,7 +55,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A layout has no image of that name, or several and none is named.
-    #[error("{layout} is not one image of the layout; it has {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
+    #[error("{layout} is not one image of the layout; it has {}", if names.is_empty() { "none".to_owned() } else { names.join(", ").escape_debug().to_string() })]
     NoSuchName {
         /// What was asked for.
         layout: String,
@@ -136,7 +136,7 @@ fn listed(platforms: &[Platform]) -> String {
     if platforms.is_empty() {
         return "none".to_owned();
     }
-    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ").escape_debug().to_string()
 }
 
 impl Error {

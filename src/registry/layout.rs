@@ -253,6 +253,9 @@ mod tests {
         ]);
         assert_eq!(found(":v2").as_deref(), Ok("amd"));
         assert_eq!(found(":v1").as_deref(), Ok("old"));
+        write(vec![descriptor(&old, Some("v1\u{1b}[2J\nv2"), None)]);
+        let told = found(":v1").expect_err("none is meant");
+        assert!(told.ends_with("it has v1\\u{1b}[2J\\nv2"), "{told}");
         assert_eq!(found(&format!("@{}", Digest::of(arm.as_bytes()))).as_deref(), Ok("arm"));
         for name in ["", ":v3"] {
             let told = found(name).expect_err("none is meant");

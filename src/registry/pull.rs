@@ -294,7 +294,7 @@ pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Conten
             Content::Image(Box::new(manifest))
         }
         name if INDEXES.contains(&name) => Content::Index(serde_json::from_slice(bytes).map_err(Fault::BadManifest)?),
-        name => return Err(Fault::NotAnImage { found: name.chars().take(200).collect() }),
+        name => return Err(Fault::NotAnImage { found: name.escape_debug().take(200).collect() }),
     };
     Ok((media_type.to_owned(), content))
 }

@@ -131,7 +131,8 @@ impl Supervisor {
                 return Ok(killed.len());
             }
             if begun.elapsed() > deadline {
-                let named: Vec<String> = left.iter().map(|left| format!("{} ({})", left.pid, left.name)).collect();
+                let named: Vec<String> =
+                    left.iter().map(|left| format!("{} ({})", left.pid, left.name.escape_debug())).collect();
                 return Err(Error::StillRunning { processes: named.join(", ") });
             }
             for process in left {

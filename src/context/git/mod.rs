@@ -78,7 +78,7 @@ pub enum Error {
         name: String,
     },
     /// A file of the working tree cannot be written.
-    #[error("write {place}", place = place.display())]
+    #[error("write {place:?}")]
     Write {
         /// Which.
         place: PathBuf,
@@ -86,7 +86,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A submodule is not here.
-    #[error("the submodule {path}")]
+    #[error("the submodule {path}", path = path.escape_debug())]
     Submodule {
         /// Where in the repository.
         path: String,
