@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::path::Path;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use clap::error::{ContextKind, ContextValue};
 
@@ -15,6 +15,7 @@ use crate::layer;
 use crate::registry;
 use crate::rootfs::{self, pristine::Refusal};
 use crate::run::{self, Obstacle};
+use crate::sys::read_regular;
 
 /// A build that failed, ready to be told.
 #[derive(Debug)]
@@ -65,7 +66,10 @@ impl fmt::Display for Failure {
 /// What kaniko's errors begin with.
 pub(super) const BUILDING: &str = "error building image: ";
 
-/// The Dockerfile, where it can be read as easily as by its author.
+/// The longest Dockerfile of which lines are shown.
+const EXCERPTED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The Dockerfile, where it can be read as easily as by its author, and again: a pipe has given what it had.
 fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
     let dockerfile = match &request.dockerfile {
         DockerfilePlace::Usual => Path::new("Dockerfile"),
@@ -79,7 +83,8 @@ fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
         }
         ContextSource::Tar(_) | ContextSource::TarStdin | ContextSource::Repository(_) => None,
     };
-    [Some(dockerfile.to_path_buf()), in_context].into_iter().flatten().find_map(|path| fs::read(path).ok())
+    let places = [Some(dockerfile.to_path_buf()), in_context];
+    places.into_iter().flatten().find_map(|path| read_regular(&path, EXCERPTED_BYTES).ok())
 }
 
 /// The text of an error of the command line: what is wrong, what to do instead, and the usage.
@@ -217,6 +222,7 @@ fn refusal_hint(refusal: &Refusal) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::super::flags;

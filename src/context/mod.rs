@@ -14,7 +14,7 @@ pub mod pattern;
 mod unpack;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub use ignore::{IgnoreFile, Inherited, PatternList, Verdict};
 pub use unpack::decompress;
 
 use crate::rootfs::{self, Root};
-use crate::sys::Stop;
+use crate::sys::{Stop, open_regular};
 use crate::tree::ImagePath;
 
 /// Where the build files are.
@@ -141,9 +141,13 @@ impl Context {
         if self.root.stat(&path).map_err(|error| failed(error.source))?.is_none() {
             return Ok(None);
         }
-        let file = self.root.open_file(&path).map_err(|error| failed(error.source))?;
+        let mut file = self.root.open_file(&path).map_err(|error| failed(error.source))?;
+        // a fifo that nobody writes to would pass for an empty file
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("it is no regular file")));
+        }
         let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut { file }, &mut bytes).map_err(failed)?;
+        file.read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
     }
 }
@@ -163,8 +167,9 @@ pub fn ignore_file_for(context: &Context, dockerfile: &Path) -> Result<Option<Ig
     let mut beside: OsString = context.root.place().join(dockerfile).into_os_string();
     beside.push(".dockerignore");
     let beside = PathBuf::from(beside);
-    match std::fs::read(&beside) {
-        Ok(text) => parse_ignore_file(beside, &text).map(Some),
+    let mut text = Vec::new();
+    match open_regular(&beside).and_then(|mut file| file.read_to_end(&mut text)) {
+        Ok(_) => parse_ignore_file(beside, &text).map(Some),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             ignore_file(context)
         }
@@ -183,6 +188,8 @@ mod tests {
     use std::io::Write;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use crate::sys::fs::{CWD, Mode, mkfifoat};
 
     #[test]
     fn files_come_from_beneath_the_context() {
@@ -236,6 +243,22 @@ mod tests {
         fs::write(place.path().join("Dockerfile.dockerignore"), "").expect("written");
         assert_eq!(matches("Dockerfile"), Some((false, false)));
         assert_eq!(matches("Other"), Some((true, false)));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_fifo() {
+        let place = tempfile::tempdir().expect("a directory");
+        let context =
+            open(&Source::Directory(place.path().to_path_buf()), None, place.path(), &Stop::new()).expect("opened");
+        let told = |dockerfile: &str| {
+            let error = ignore_file_for(&context, Path::new(dockerfile)).err()?;
+            std::error::Error::source(&error).map(ToString::to_string)
+        };
+        for (fifo, dockerfile) in [("Dockerfile.dockerignore", "Dockerfile"), (".dockerignore", "Other")] {
+            assert_eq!(told(dockerfile), None, "{fifo} is not there");
+            mkfifoat(CWD, place.path().join(fifo), Mode::RWXU).expect("created");
+            assert_eq!(told(dockerfile).as_deref(), Some("it is no regular file"), "{fifo}");
+        }
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! One `config.json`: which entry, or which helper, speaks for a repository.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -12,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::{Credential, Error, parse_object};
-use crate::sys::fs;
+use crate::sys::read_regular;
 
 /// The longest file that is read. Those of large firms have some hundred kilobytes; a secret of Kubernetes has a mebibyte.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -68,7 +66,7 @@ pub(super) enum Found {
 impl ConfigFile {
     /// `None` where there is no such file, or an empty one (a mount that nobody filled).
     pub(super) fn read(path: &Path) -> Result<Option<ConfigFile>, Error> {
-        let bytes = match read_file(path) {
+        let bytes = match read_regular(path, FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
@@ -142,21 +140,6 @@ impl Entry {
         let fields = [&self.auth, &self.username, &self.password, &self.identitytoken, &self.registrytoken];
         fields.into_iter().all(|field| filled(field).is_none())
     }
-}
-
-/// All of a file, at once or not at all: nobody waits for who may write into a fifo.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = fs::OFlags::RDONLY | fs::OFlags::NONBLOCK | fs::OFlags::CLOEXEC;
-    let file = File::from(fs::open(path, flags, fs::Mode::empty())?);
-    if file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::other("it is a fifo"));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(io::Error::other(format!("it has more than {FILE_BYTES} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn filled(field: &Option<String>) -> Option<&str> {

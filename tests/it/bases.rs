@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kanna::oci::{Digest, media_type};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 use tar::EntryType::Regular;
 
@@ -170,12 +171,12 @@ fn layouts() {
     let Some(world) = World::with_busybox() else { return };
     let place = world.scratch.path().join("busybox");
     let volume = format!("--volume={}:/layout:ro", place.display());
-    let context = world.context(
+    let running = world.context(
         "layout",
         "FROM base AS made\nRUN echo made >/made\nFROM scratch\nCOPY --from=made /made /\nCOPY --from=base /etc/passwd /\n",
     );
     let base = "--build-context=base=oci-layout:///layout";
-    let image = world.image(&context, &[&volume], &[base]);
+    let image = world.image(&running, &[&volume], &[base]);
     assert!(image.has("/made") && image.has("/passwd"));
 
     let pushed = format!("{}/test/of-layout:1", world.registry.host());
@@ -194,10 +195,25 @@ fn layouts() {
         assert_refused(name, &ended, told);
         assert!(ended.stderr.contains("find the image base"), "{name}: {}", ended.stderr);
     }
-    let manifest: Value = serde_json::from_slice(&fs::read(place.join("index.json")).expect("read")).expect("JSON");
-    let digest =
-        manifest["manifests"][0]["digest"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
-    fs::write(place.join("blobs/sha256").join(&digest), "{}").expect("written");
-    let ended = world.build(&context, &[&volume], &[base, "--no-push", "--destination=test/x"]);
-    assert_refused("changed", &ended, "instead of");
+    let file_of = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().expect("a digest");
+        place.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    };
+    let read = |file: &Path| -> Value { serde_json::from_slice(&fs::read(file).expect("read")).expect("JSON") };
+    let index = place.join("index.json");
+    let manifest = file_of(&read(&index)["manifests"][0]);
+    let layer = file_of(&read(&manifest)["layers"][0]);
+    let build = |context: &Path| world.build(context, &[&volume], &[base, "--no-push", "--destination=test/x"]);
+    let be_a_fifo = |file: &Path| {
+        fs::remove_file(file).expect("removed");
+        mkfifoat(CWD, file, Mode::RWXU).expect("created");
+    };
+    be_a_fifo(&layer);
+    assert_refused("a layer is a fifo", &build(&running), ": it is no regular file");
+    fs::write(&manifest, "{}").expect("written");
+    assert_refused("changed", &build(&context), "instead of");
+    for (name, file) in [("the manifest is a fifo", manifest), ("the index is a fifo", index)] {
+        be_a_fifo(&file);
+        assert_refused(name, &build(&context), ": it is no regular file");
+    }
 }

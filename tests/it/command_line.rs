@@ -87,6 +87,18 @@ fn where_a_dockerfile_is_looked_for() {
     std::fs::write(place.path().join("Dockerfile"), "FORM scratch\n").expect("written");
     assert!(!check(None, "").0, "Dockerfile goes first");
     assert!(check(Some("--dockerfile=Containerfile"), "").0);
+    // where there is a pipe, what it says is read once
+    let fifo = place.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("created");
+    for (said, is_fine) in [("FROM scratch\n", true), ("FROM scratch\nCOPPY a b\n", false)] {
+        let writer = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::write(fifo, said)
+        });
+        let (fine, told) = check(Some(&format!("--dockerfile={}", fifo.display())), "");
+        writer.join().expect("it ends").expect("written");
+        assert!(fine == is_fine && told.contains("COPPY") != is_fine, "{told}");
+    }
 }
 
 /// A job of a CI runner that has no home.
