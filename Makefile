@@ -25,8 +25,8 @@ test: setup
 
 # The trackers against a walk over every file: 20,000 generated programs each, and the contract on every kind of file
 # system that can be made here. Builds and pushes that end at a hundred points, which only root can try. Builds of files of
-# 4 GiB and of half a million files where there are 256 MB. Layers of a million entries. All conformance cases in isolated
-# roots. Takes some hours.
+# 4 GiB, of half a million files and of layers of a million entries where there are 256 MB. All conformance cases in
+# isolated roots. Takes some hours.
 test-long: setup
 	KANNA_CASES='*' $(CARGO) test --locked --test it -- --nocapture conformance::images_of_
 	$(CARGO) test --locked --release --lib -- --ignored dockerfile::tests::ten_megabytes

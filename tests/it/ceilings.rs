@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::limited::{Limited, Peaks};
+use crate::support::limited::Limited;
 use crate::support::machine::assert_nothing_left;
 use crate::support::podman::DOCKER_CAPABILITIES;
 use crate::support::workshop::Workshop;
@@ -21,21 +21,11 @@ use crate::support::world::World;
 
 const MB: u64 = 1_000_000;
 
-/// Of a builder, but for the files of its root.
-const CEILING_BYTES: u64 = 64 * MB;
-const CEILING_BYTES_PER_FILE: u64 = 170;
-
 /// The base's own, more or less.
 const FILES_OF_BUSYBOX: u64 = 500;
 
 /// The largest build writes some ten GB of layers.
 const LIMIT: Duration = Duration::from_secs(3600);
-
-#[track_caller]
-fn assert_below_ceiling(what: &str, peaks: Peaks, files: u64) {
-    let ceiling = CEILING_BYTES + CEILING_BYTES_PER_FILE * files;
-    assert!((1..=ceiling).contains(&peaks.builder_bytes), "{what}: {peaks:?}, at most {ceiling}");
-}
 
 /// Builds `context` in an isolated root and pushes it as `library/NAME:1`, within the ceiling; gives what commands printed.
 #[track_caller]
@@ -49,7 +39,7 @@ fn build(workshop: &Workshop, name: &str, dockerfile: &str, files: u64) -> Optio
     let command = workshop.command(&home, &context, host, &format!("{host}/library/{name}:1"));
     let (ended, peaks) = limited.run(name, &mut limited.entered_by(&command), LIMIT, || {});
     assert_nothing_left(&home);
-    assert_below_ceiling(name, peaks, FILES_OF_BUSYBOX + files);
+    peaks.assert_below_ceiling(name, FILES_OF_BUSYBOX + files);
     Some(ended.stdout)
 }
 
@@ -132,7 +122,7 @@ fn large_files_take_no_more_memory_in_place() {
     let options = [DOCKER_CAPABILITIES, &limited.podman_option()];
     let mut command = world.build_command(world.podman, &context, &options, &[&destination]);
     let (_, peaks) = limited.run("in place", &mut command, LIMIT, || {});
-    assert_below_ceiling("in place", peaks, FILES_OF_BUSYBOX);
+    peaks.assert_below_ceiling("in place", FILES_OF_BUSYBOX);
 }
 
 /// As many layers as an image may have and more, of commands and of copies, and then in a base.

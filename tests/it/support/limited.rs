@@ -13,6 +13,10 @@ use super::{scratch, skip};
 /// What a group may have, page cache included.
 const LIMIT_BYTES: u64 = 256_000_000;
 
+/// What a builder may have, but for the files of its root (benches/README.md).
+const CEILING_BYTES: u64 = 64_000_000;
+const CEILING_BYTES_PER_FILE: u64 = 170;
+
 /// What a build took.
 #[derive(Debug, Clone, Copy)]
 pub struct Peaks {
@@ -20,6 +24,15 @@ pub struct Peaks {
     pub builder_bytes: u64,
     /// The most that was seen in the whole group, commands included and page cache not.
     pub anonymous_bytes: u64,
+}
+
+impl Peaks {
+    /// Of a build whose root has no more than `files` files.
+    #[track_caller]
+    pub fn assert_below_ceiling(&self, what: &str, files: u64) {
+        let ceiling = CEILING_BYTES + CEILING_BYTES_PER_FILE * files;
+        assert!((1..=ceiling).contains(&self.builder_bytes), "{what}: {self:?}, at most {ceiling}");
+    }
 }
 
 /// A limited group.
