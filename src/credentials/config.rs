@@ -9,7 +9,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::{Credential, Error, parse_object};
+use super::{Credential, Error};
+use crate::oci::parse_object;
 use crate::sys::read_regular;
 
 /// The longest file that is read. Those of large firms have some hundred kilobytes; a secret of Kubernetes has a mebibyte.

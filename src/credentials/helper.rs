@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Credential, Error, parse_object};
+use super::{Credential, Error};
+use crate::oci::parse_object;
 use crate::sys::{Stop, fs, process};
 
 /// The longest answer of a helper that is read: tokens have some kilobytes at most.

@@ -9,14 +9,11 @@ mod config;
 mod helper;
 mod keychain;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 pub use keychain::Keychain;
-
-use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// Why it cannot be said who we are.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +111,4 @@ impl fmt::Debug for Credential {
             Credential::RegistryToken(_) => "RegistryToken(…)",
         })
     }
-}
-
-/// Reads a JSON object. A list of the right length would pass for one without this, and is not what docker writes.
-fn parse_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(json)?;
-    serde_json::from_slice(json)
 }

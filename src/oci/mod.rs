@@ -5,11 +5,13 @@
 //! would get another digest in every run. Not here: the image config (`image`), any I/O.
 
 mod digest;
+mod json;
 mod manifest;
 mod platform;
 mod reference;
 
 pub use digest::{BadDigest, DiffId, Digest, Sha256Stream};
+pub use json::parse_object;
 pub use manifest::{Annotations, Descriptor, Index, Manifest, media_type};
 pub use oci_spec::distribution::{ParseError as BadReference, Reference};
 pub use platform::{BadPlatform, Platform};

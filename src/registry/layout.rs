@@ -10,7 +10,7 @@ use super::error::{Error, Fault};
 use super::progress::Progress;
 use super::pull::{self, Content, Home, RemoteImage};
 use crate::blobs::{self, BlobStore};
-use crate::oci::{BadDigest, Descriptor, Digest, Index, Platform, Reference};
+use crate::oci::{BadDigest, Descriptor, Digest, Index, Platform, Reference, parse_object};
 use crate::sys::{open_regular, read_regular};
 
 /// Image spec, "Pre-Defined Annotation Keys": what an image is called in a layout.
@@ -102,7 +102,7 @@ fn chosen(index: &Index, platform: &Platform, image: &str) -> Result<Descriptor,
 fn named(place: &LayoutPlace, platform: &Platform) -> Result<Descriptor, Error> {
     let path = place.directory.join("index.json");
     let bytes = limited(&path, pull::MANIFEST_BYTES)?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|source| Error::Answer {
+    let index: Index = parse_object(&bytes).map_err(|source| Error::Answer {
         what: format!("read {}", path.display()),
         fault: Fault::BadManifest(source),
     })?;
@@ -260,6 +260,9 @@ mod tests {
         assert_eq!(found("").as_deref(), Ok("bare"));
         write(vec![descriptor(&old, Some("v1"), None), descriptor(&amd, Some(LATEST), None)]);
         assert_eq!(found("").as_deref(), Ok("amd"));
+        fs::write(place.path().join("index.json"), "[2,null,[]]").expect("written");
+        assert!(found("").is_err_and(|told| told.ends_with("index.json")));
+        write(vec![descriptor(&amd, None, None)]);
         fs::write(blob_path(place.path(), &Digest::of(amd.as_bytes())), amd.replace("amd", "arm")).expect("written");
         assert!(found("").is_err_and(|told| told.starts_with("read ")));
         assert!(found(&format!("@{}", Digest::of(b"gone"))).is_err());

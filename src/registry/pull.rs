@@ -1,6 +1,5 @@
 //! From a name to a manifest and a config.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -16,7 +15,7 @@ use super::layout::LayoutPlace;
 use super::transport::{Ask, Body, Session, Transport, pause};
 use crate::blobs;
 use crate::http::{self, chain, read_limited};
-use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Index, Manifest, Platform, Reference, media_type, parse_object};
 
 /// What registries accept at most (distribution spec, "Pushing Manifests").
 pub(super) const MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -267,11 +266,8 @@ pub(super) fn parse(bytes: &[u8], response_type: &str) -> Result<(String, Conten
         media_type: Option<String>,
         config: Option<IgnoredAny>,
         manifests: Option<IgnoredAny>,
-        /// With these, a list does not pass for an object.
-        #[serde(flatten)]
-        _others: HashMap<String, IgnoredAny>,
     }
-    let shape: Shape = serde_json::from_slice(bytes).map_err(Fault::BadManifest)?;
+    let shape: Shape = parse_object(bytes).map_err(Fault::BadManifest)?;
     match shape.schema_version {
         Some(1) => return Err(Fault::SchemaOne),
         Some(2) | None => {}
