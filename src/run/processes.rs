@@ -12,6 +12,7 @@ pub(super) struct Process {
     pub name: String,
     pub is_zombie: bool,
     pub parent: i32,
+    pub group: i32,
     pub session: i32,
     /// Clock ticks since boot.
     pub started: u64,
@@ -56,9 +57,10 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let mut fields = std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let started = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, name, is_zombie: matches!(state, "Z" | "X"), parent, session, started })
+    Some(Process { pid, name, is_zombie: matches!(state, "Z" | "X"), parent, group, session, started })
 }
 
 /// Which processes are a command's.
@@ -108,6 +110,16 @@ pub(super) fn of_command(all: &[Process], ourselves: i32, leader: Leader) -> Vec
     found.into_values().collect()
 }
 
+/// Those of `all` that `ourselves` adopted when their parents ended, as far as their groups tell: whom we start is in our
+/// own group, or leads one.
+pub(super) fn adopted(all: &[Process], ourselves: i32) -> Vec<&Process> {
+    let group = all.iter().find(|process| process.pid == ourselves).map(|ourselves| ourselves.group);
+    let is_adopted = |process: &&Process| {
+        process.parent == ourselves && process.group != process.pid && Some(process.group) != group
+    };
+    all.iter().filter(is_adopted).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,8 +127,15 @@ mod tests {
     #[test]
     fn stat_lines() {
         let line = b"123 (a ) (b) S 1 123 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 200\n";
-        let expected =
-            Process { pid: 123, name: "a ) (b".to_owned(), is_zombie: false, parent: 1, session: 77, started: 98765 };
+        let expected = Process {
+            pid: 123,
+            name: "a ) (b".to_owned(),
+            is_zombie: false,
+            parent: 1,
+            group: 123,
+            session: 77,
+            started: 98765,
+        };
         assert_eq!(parse(line), Some(expected));
         assert!(parse(b"9 (x) Z 1 9 9 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 5 0 0").expect("parsed").is_zombie);
         for odd in [&b""[..], b"1 (x", b"1 x) S", b"1 (x) S 1 2", b")("] {
@@ -140,6 +159,7 @@ mod tests {
             name: String::new(),
             is_zombie: false,
             parent,
+            group: session,
             session,
             started,
         };
@@ -162,8 +182,15 @@ mod tests {
 
     #[test]
     fn commands_beside_each_other() {
-        let process =
-            |pid, parent, session| Process { pid, name: String::new(), is_zombie: false, parent, session, started: 50 };
+        let process = |pid, parent, session| Process {
+            pid,
+            name: String::new(),
+            is_zombie: false,
+            parent,
+            group: session,
+            session,
+            started: 50,
+        };
         let all = [
             process(1, 0, 1),
             process(20, 1, 20),
@@ -178,5 +205,27 @@ mod tests {
             let found = of_command(&all, 1, Leader { pid, started: 50, kin: Kin::ItsSession });
             assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), its);
         }
+    }
+
+    #[test]
+    fn whom_we_did_not_start() {
+        let process = |pid, parent, group| Process {
+            pid,
+            name: String::new(),
+            is_zombie: true,
+            parent,
+            group,
+            session: 1,
+            started: 50,
+        };
+        let all = [
+            process(5, 1, 4),    // we
+            process(20, 5, 20),  // a command, or a helper
+            process(21, 20, 20), // its parent is still there
+            process(22, 5, 20),  // its parent is not
+            process(23, 5, 4),   // a program that is waited for
+            process(24, 1, 20),  // somebody else's
+        ];
+        assert_eq!(adopted(&all, 5).iter().map(|process| process.pid).collect::<Vec<_>>(), [22]);
     }
 }

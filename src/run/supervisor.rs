@@ -22,7 +22,7 @@ const HANG_UP: u8 = 0;
 const OUT_OF_TIME: i32 = -1;
 /// How long a command may take to end after it was told to. Kubernetes gives 30 seconds to all of us.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often orphans that have ended are reaped while a command runs.
+/// How often orphans that have ended are reaped.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// First and longest pause between two looks at what is still there after SIGKILL.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -225,16 +225,19 @@ impl State {
         self.lock().iter().filter_map(|running| running.deadline).min()
     }
 
-    /// Reaps what a running command orphaned and has ended. None has any in a PID namespace of its own.
+    /// Reaps orphans that have ended: those of a running command, which leaves none where it has a PID namespace of its own,
+    /// and those of programs that we ask for credentials.
     fn reap_orphans(&self) {
-        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
-        let (Some(leader), Ok(all)) = (leader, processes::all()) else { return };
-        for process in processes::of_command(&all, ourselves(), leader) {
-            let is_orphan = process.parent == ourselves() && process.pid != leader.pid;
-            if process.is_zombie && is_orphan {
-                reap(process.pid);
-            }
+        if !has_ended_child() {
+            return;
         }
+        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
+        let Ok(all) = processes::all() else { return };
+        let mut orphans = processes::adopted(&all, ourselves());
+        orphans.extend(leader.iter().flat_map(|leader| processes::of_command(&all, ourselves(), *leader)));
+        let is_of_leader = |process: &Process| leader.is_some_and(|leader| leader.pid == process.pid);
+        orphans.retain(|process| process.is_zombie && process.parent == ourselves() && !is_of_leader(process));
+        orphans.iter().for_each(|orphan| reap(orphan.pid));
     }
 }
 
@@ -338,6 +341,12 @@ impl fmt::Display for StopReason {
 /// When `limit` from now is over; never, if that is too far away for a clock.
 fn after(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)
+}
+
+/// Is there a child that has ended and that nobody has waited for? It stays so. To ask is far cheaper than to read `/proc`.
+fn has_ended_child() -> bool {
+    let how = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOHANG | process::WaitIdOptions::NOWAIT;
+    matches!(process::waitid(process::WaitId::All, how), Ok(Some(_)))
 }
 
 fn ourselves() -> i32 {

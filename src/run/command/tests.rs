@@ -1,5 +1,6 @@
 //! Real processes, whose working directory is the machine's root or a temporary directory.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
@@ -431,6 +432,20 @@ fn we_hide_our_memory_and_adopt_orphans() {
     assert_eq!(process::child_subreaper(), Ok(Some(process::Pid::from_raw(1).expect("not zero"))));
     assert!(matches!(Supervisor::start(None, |_| ()), Err(Error::Supervise { .. })), "there is one already");
     assert_eq!(trial.supervisor.was_stopped(), None);
+}
+
+/// As credential helpers are started, which may leave a program behind that remembers.
+#[test]
+fn what_ends_after_its_parent_is_reaped() {
+    let _trial = trial();
+    let mut helper = std::process::Command::new("sh");
+    let output = helper.args(["-c", "sleep 0.1 >&- 2>&- & echo $!"]).process_group(0).output().expect("it runs");
+    let orphan = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+    let begun = Instant::now();
+    while let Some(left) = processes::one(orphan).expect("a proc file system") {
+        assert!(begun.elapsed() < PATIENCE, "{left:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// As the same user, which could read all of it if we were dumpable.
