@@ -1,29 +1,29 @@
 //! [`Supervisor`]: what we are to the commands that we run: their reaper, and who passes signals on.
 
+mod state;
+mod watch;
+
 use std::fmt;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{self, PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::processes::{self, Kin, Leader, Process};
 use super::{Error, Exit};
 use crate::sys::signals::{self, Caught};
-use crate::sys::{Errno, event, process};
+use crate::sys::{Errno, process};
+use state::{State, after};
+use watch::Watch;
 
 /// Signals that ask us to end.
 pub(super) const STOP_SIGNALS: [u8; 4] = [1, 2, 3, 15];
 /// Byte that ends the thread which reads the signals; no signal has this number.
 const HANG_UP: u8 = 0;
-/// What stands for a signal where time has run out; no signal has this number.
-const OUT_OF_TIME: i32 = -1;
 /// How long a command may take to end after it was told to. Kubernetes gives 30 seconds to all of us.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often orphans that have ended are reaped.
-const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// First and longest pause between two looks at what is still there after SIGKILL.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
@@ -48,26 +48,6 @@ pub enum StopReason {
     OutOfTime,
 }
 
-#[derive(Debug)]
-struct State {
-    /// The signal that asked us to end first, [`OUT_OF_TIME`], or 0.
-    stopped_by: AtomicI32,
-    /// Commands are to be killed as soon as they begin.
-    is_given_up: AtomicBool,
-    /// The commands that are running.
-    running: Mutex<Vec<Running>>,
-}
-
-/// A command that is running.
-#[derive(Debug)]
-struct Running {
-    leader: Leader,
-    /// When it is to be told to end, and then when it is to be killed.
-    deadline: Option<Instant>,
-    /// It was told to end, since it took too long.
-    is_overdue: bool,
-}
-
 impl Supervisor {
     /// Makes this process not dumpable and a subreaper, and catches SIGHUP, SIGINT, SIGQUIT and SIGTERM. `on_stop` is
     /// called on another thread with the first of them, or because `limit` from now is over, once the running commands have been
@@ -85,18 +65,9 @@ impl Supervisor {
         let (reader, writer) = io::pipe().map_err(failed("make a pipe"))?;
         let hang_up = writer.try_clone().map_err(failed("make a pipe"))?;
         let caught = signals::catch(&STOP_SIGNALS, OwnedFd::from(writer)).map_err(failed("catch signals"))?;
-        let state = Arc::new(State {
-            stopped_by: AtomicI32::new(0),
-            is_given_up: AtomicBool::new(false),
-            running: Mutex::default(),
-        });
-        let watch = SignalWatch {
-            reader,
-            state: Arc::clone(&state),
-            on_stop: Some(on_stop),
-            stop_at: after(limit),
-            kill_at: None,
-        };
+        let state = Arc::new(State::default());
+        let watch =
+            Watch { reader, state: Arc::clone(&state), on_stop: Some(on_stop), stop_at: after(limit), kill_at: None };
         let thread = thread::Builder::new()
             .name("signals".to_owned())
             .spawn(|| watch.run())
@@ -112,8 +83,7 @@ impl Supervisor {
 
     /// Kills the commands that are running, and those that begin later: nobody wants what they do any longer.
     pub fn give_up(&self) {
-        self.state.is_given_up.store(true, Ordering::SeqCst);
-        self.state.forward(process::Signal::KILL);
+        self.state.give_up();
     }
 
     /// Kills what a command that has ended, and is not reaped yet, left running, until nothing of it is there. What is still
@@ -157,23 +127,14 @@ impl Supervisor {
     pub(super) fn attach(&self, pid: i32, kin: Kin, limit: Option<Duration>) -> Result<Leader, Error> {
         let started = processes::one(pid)?.map_or(0, |process| process.started);
         let leader = Leader { pid, started, kin };
-        self.state.lock().push(Running { leader, deadline: after(limit), is_overdue: false });
-        // what came while the command was being started
-        if let Some(reason) = self.was_stopped() {
-            self.state.forward(reason.signal());
-        }
-        if self.state.is_given_up.load(Ordering::SeqCst) {
-            self.state.forward(process::Signal::KILL);
-        }
+        self.state.attach(leader, limit);
         Ok(leader)
     }
 
     /// To be called when the command has ended and before it is reaped, while its id cannot be another's. Tells whether it
     /// had been told to end, since it took too long.
     pub(super) fn detach(&self, leader: Leader) -> bool {
-        let mut running = self.state.lock();
-        let found = running.iter().position(|running| running.leader == leader);
-        found.is_some_and(|found| running.swap_remove(found).is_overdue)
+        self.state.detach(leader)
     }
 }
 
@@ -183,130 +144,6 @@ impl Drop for Supervisor {
         let told = self.hang_up.write_all(&[HANG_UP]);
         if let (Ok(()), Some(thread)) = (told, self.thread.take()) {
             drop(thread.join());
-        }
-    }
-}
-
-impl State {
-    fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stopped_by(&self) -> Option<StopReason> {
-        match self.stopped_by.load(Ordering::SeqCst) {
-            0 => None,
-            OUT_OF_TIME => Some(StopReason::OutOfTime),
-            signal => Some(StopReason::Signal(signal)),
-        }
-    }
-
-    /// Sends `signal` to the process groups of the running commands.
-    fn forward(&self, signal: process::Signal) {
-        self.lock().iter().for_each(|running| running.send(signal));
-    }
-
-    /// Tells commands whose time is over to end, and kills those that did not.
-    fn end_overdue(&self) {
-        let now = Instant::now();
-        for running in self.lock().iter_mut().filter(|running| running.deadline.is_some_and(|deadline| deadline <= now))
-        {
-            let (signal, next) = match running.is_overdue {
-                false => (process::Signal::TERM, Some(now + GRACE)),
-                true => (process::Signal::KILL, None),
-            };
-            running.is_overdue = true;
-            running.deadline = next;
-            running.send(signal);
-        }
-    }
-
-    /// When a command has to be told something next.
-    fn next_deadline(&self) -> Option<Instant> {
-        self.lock().iter().filter_map(|running| running.deadline).min()
-    }
-
-    /// Reaps orphans that have ended: those of a running command, which leaves none where it has a PID namespace of its own,
-    /// and those of programs that we ask for credentials.
-    fn reap_orphans(&self) {
-        if !has_ended_child() {
-            return;
-        }
-        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
-        let Ok(all) = processes::all() else { return };
-        let mut orphans = processes::adopted(&all, ourselves());
-        orphans.extend(leader.iter().flat_map(|leader| processes::of_command(&all, ourselves(), *leader)));
-        let is_of_leader = |process: &Process| leader.is_some_and(|leader| leader.pid == process.pid);
-        orphans.retain(|process| process.is_zombie && process.parent == ourselves() && !is_of_leader(process));
-        orphans.iter().for_each(|orphan| reap(orphan.pid));
-    }
-}
-
-impl Running {
-    /// Sends `signal` to the process group, for which [`State::running`] is locked: while it is, nobody else can have its id, since
-    /// the leader is not reaped.
-    fn send(&self, signal: process::Signal) {
-        let Some(group) = process::Pid::from_raw(self.leader.pid) else { return };
-        if let Err(error) = process::kill_process_group(group, signal) {
-            tracing::debug!(%error, "pass a signal to the command");
-        }
-    }
-}
-
-/// The thread that reads the signals, and looks at the clock.
-struct SignalWatch<F> {
-    reader: PipeReader,
-    state: Arc<State>,
-    on_stop: Option<F>,
-    stop_at: Option<Instant>,
-    kill_at: Option<Instant>,
-}
-
-impl<F: FnOnce(StopReason)> SignalWatch<F> {
-    fn run(mut self) {
-        loop {
-            let next = [self.stop_at, self.kill_at, self.state.next_deadline()].into_iter().flatten().min();
-            let left = next.map_or(REAP_INTERVAL, |next| next.saturating_duration_since(Instant::now()));
-            let timeout = event::Timespec::try_from(left.min(REAP_INTERVAL)).ok();
-            let mut polled = [event::PollFd::new(&self.reader, event::PollFlags::IN)];
-            match event::poll(&mut polled, timeout.as_ref()) {
-                Ok(0) => {}
-                Err(Errno::INTR) => continue,
-                Err(_) => return,
-                Ok(_) => {
-                    let mut byte = [HANG_UP];
-                    if self.reader.read_exact(&mut byte).is_err() || byte == [HANG_UP] {
-                        return;
-                    }
-                    self.stop(StopReason::Signal(byte[0].into()));
-                }
-            }
-            let is_over = |at: &mut Instant| *at <= Instant::now();
-            if self.stop_at.take_if(is_over).is_some() {
-                self.stop(StopReason::OutOfTime);
-            }
-            if self.kill_at.take_if(is_over).is_some() {
-                self.state.forward(process::Signal::KILL);
-            }
-            self.state.end_overdue();
-            self.state.reap_orphans();
-        }
-    }
-
-    fn stop(&mut self, reason: StopReason) {
-        let number = match reason {
-            StopReason::Signal(signal) => signal,
-            StopReason::OutOfTime => OUT_OF_TIME,
-        };
-        if self.state.stopped_by.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            // asked a second time: whoever asks has no patience left
-            self.state.forward(process::Signal::KILL);
-            return;
-        }
-        tracing::debug!(?reason, "asked to end");
-        self.kill_at = Some(Instant::now() + GRACE);
-        self.state.forward(reason.signal());
-        if let Some(on_stop) = self.on_stop.take() {
-            on_stop(reason);
         }
     }
 }
@@ -336,17 +173,6 @@ impl fmt::Display for StopReason {
             StopReason::OutOfTime => f.write_str("the time limit of the build"),
         }
     }
-}
-
-/// When `limit` from now is over; never, if that is too far away for a clock.
-fn after(limit: Option<Duration>) -> Option<Instant> {
-    Instant::now().checked_add(limit?)
-}
-
-/// Is there a child that has ended and that nobody has waited for? It stays so. To ask is far cheaper than to read `/proc`.
-fn has_ended_child() -> bool {
-    let how = process::WaitIdOptions::EXITED | process::WaitIdOptions::NOHANG | process::WaitIdOptions::NOWAIT;
-    matches!(process::waitid(process::WaitId::All, how), Ok(Some(_)))
 }
 
 fn ourselves() -> i32 {
