@@ -191,7 +191,6 @@ pub(super) mod tests {
 
     #[test]
     fn points_of_a_container() {
-        let found: Vec<String> = mounts_below(CONTAINER, Path::new("/")).iter().map(ImagePath::to_string).collect();
         let expected = [
             "/dev",
             "/dev/pts",
@@ -202,7 +201,7 @@ pub(super) mod tests {
             "/proc",
             "/proc/keys",
         ];
-        assert_eq!(found, expected);
+        assert_eq!(mounts_below(CONTAINER, Path::new("/")), expected.map(ImagePath::clean));
         let below_dev = mounts_below(CONTAINER, Path::new("/dev/"));
         assert_eq!(below_dev, [ImagePath::clean("/pts")]);
         assert_eq!(mounts_below(CONTAINER, Path::new("/de")), []);

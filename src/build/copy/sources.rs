@@ -179,8 +179,8 @@ mod tests {
                 let origin = Origin::Context { root: &root, ignore };
                 let paths = find_sources(&origin, text.as_bytes())
                     .ok()
-                    .map(|found| found.into_iter().map(|found| found.at.to_string()).collect::<Vec<_>>());
-                let expected = expected.map(|paths| paths.into_iter().map(str::to_owned).collect::<Vec<_>>());
+                    .map(|found| found.into_iter().map(|found| found.at).collect::<Vec<_>>());
+                let expected = expected.map(|paths| paths.into_iter().map(ImagePath::clean).collect::<Vec<_>>());
                 assert_eq!(paths, expected, "{text} {}", ignore.is_some());
             }
         }
