@@ -22,7 +22,7 @@ pub fn check(request: &Request) -> Result<(), Error> {
 
 /// The context is opened only for a Dockerfile that is not beside it.
 fn dockerfile_text(request: &Request) -> Result<Text, Error> {
-    if let Some(text) = text::beside_context(&request.dockerfile)? {
+    if let Some(text) = text::beside_context(&request.dockerfile, &Stop::new())? {
         return Ok(text);
     }
     let http = http::Client::new(request.http.clone())?;

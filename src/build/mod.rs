@@ -101,7 +101,7 @@ fn build(request: &Request, supervisor: &Supervisor, stop: &Stop) -> Result<Outc
     let places = Places::choose(request, admitted, scratch.path(), stop)?;
     let http = Arc::new(http::Client::new(request.http.clone())?.until(stop.clone()));
     let context = open_context(request, &http, scratch.path(), stop)?;
-    let text = match (&request.dockerfile, text::beside_context(&request.dockerfile)?) {
+    let text = match (&request.dockerfile, text::beside_context(&request.dockerfile, stop)?) {
         (_, Some(text)) => text,
         (DockerfilePlace::Named(FilePlace::Address(address)), None) => text::at_address(address, &http)?,
         (place, None) => text::in_context(place, &context)?,

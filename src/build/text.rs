@@ -1,6 +1,5 @@
 //! Where the Dockerfile is, and what it says.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use super::error::Error;
 use super::request::DockerfilePlace;
 use crate::context::Context;
 use crate::http::{self, Address, FilePlace};
+use crate::sys::{Stop, UntilStopped};
 
 /// Nobody writes one of this size; a server that sends on and on is no server of Dockerfiles.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -29,26 +29,31 @@ impl Text {
 }
 
 /// What is not in the context: a path on this machine (kaniko's order: the current directory goes first), standard input.
-pub(super) fn beside_context(place: &DockerfilePlace) -> Result<Option<Text>, Error> {
+/// Either may be a pipe, which is waited for until `stop` is asked.
+pub(super) fn beside_context(place: &DockerfilePlace, stop: &Stop) -> Result<Option<Text>, Error> {
     let path = match place {
         DockerfilePlace::Usual => Path::new(USUAL_NAMES[0]),
         DockerfilePlace::Named(FilePlace::Path(path)) => path,
         DockerfilePlace::Named(FilePlace::Address(_)) => return Ok(None),
         DockerfilePlace::Stdin => {
-            let mut bytes = Vec::new();
-            let read = io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes);
-            let read = read.and_then(|_| match bytes.len() as u64 > MOST_BYTES {
-                true => Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes"))),
-                false => Ok(()),
-            });
-            read.map_err(|source| Error::ReadDockerfile { path: "standard input".into(), source })?;
+            let read = UntilStopped::stdin(stop).and_then(whole);
+            let bytes = read.map_err(|source| Error::ReadDockerfile { path: "standard input".into(), source })?;
             return Ok(Some(Text::alone(bytes)));
         }
     };
-    match fs::read(path) {
+    match UntilStopped::open(path, stop).and_then(whole) {
         Ok(bytes) => Ok(Some(Text { bytes, path: Some(path.to_path_buf()) })),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(Error::ReadDockerfile { path: path.to_path_buf(), source }),
+    }
+}
+
+fn whole(file: UntilStopped<'_>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes"))),
+        false => Ok(bytes),
     }
 }
 

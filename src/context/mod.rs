@@ -15,7 +15,6 @@ mod unpack;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +22,7 @@ pub use ignore::{IgnoreFile, Inherited, PatternList, Verdict};
 pub use unpack::decompress;
 
 use crate::rootfs::{self, Root};
-use crate::sys::{Stop, open_regular};
+use crate::sys::{Stop, UntilStopped, open_regular};
 use crate::tree::ImagePath;
 
 /// Where the build files are.
@@ -94,17 +93,14 @@ pub fn open(source: &Source, sub_path: Option<&Path>, scratch: &Path, stop: &Sto
         Source::Tar(file) => {
             let place = scratch.join(UNPACKED);
             let failed = |source| Error::Unpack { from: format!("{file:?}"), source };
-            let opened = std::fs::File::open(file).map_err(failed)?;
-            unpack::unpack(opened, &place, stop).map_err(failed)?;
+            let opened = UntilStopped::open(file, stop).map_err(failed)?;
+            unpack::unpack(opened, &place).map_err(failed)?;
             place
         }
         Source::TarStdin => {
             let place = scratch.join(UNPACKED);
-            // without the buffer that std has before it, in which bytes could wait unseen
-            io::stdin()
-                .as_fd()
-                .try_clone_to_owned()
-                .and_then(|stdin| unpack::unpack(stdin.into(), &place, stop))
+            UntilStopped::stdin(stop)
+                .and_then(|stdin| unpack::unpack(stdin, &place))
                 .map_err(|source| Error::Unpack { from: "standard input".to_owned(), source })?;
             place
         }
@@ -184,9 +180,8 @@ fn parse_ignore_file(file: PathBuf, text: &[u8]) -> Result<IgnoreFile, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::Write;
-    use std::os::fd::OwnedFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use crate::sys::fs::{CWD, Mode, mkfifoat};
@@ -294,10 +289,12 @@ mod tests {
             let metadata = fs::metadata(scratch.join("context/d/f")).expect("there");
             assert_eq!(metadata.permissions().mode() & 0o7777, 0o750);
         }
-        let (quiet, _open_but_silent) = io::pipe().expect("a pipe");
+        let silent = place.path().join("silent");
+        mkfifoat(CWD, &silent, Mode::RWXU).expect("created");
         let stop = Stop::new();
         stop.ask();
-        assert!(unpack::unpack(File::from(OwnedFd::from(quiet)), &place.path().join("quiet"), &stop).is_err());
+        let given_up = open(&Source::Tar(silent), None, &place.path().join("quiet"), &stop);
+        assert!(matches!(given_up, Err(Error::Unpack { .. })));
         let garbage = place.path().join("garbage");
         fs::write(&garbage, [7_u8; 700]).expect("written");
         assert!(matches!(

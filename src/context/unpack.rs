@@ -1,14 +1,10 @@
 //! Unpacking a context that travels as a tar, and looking through compression.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::time::Duration;
 
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
-
-use crate::sys::{Errno, Stop, event};
 
 /// Bytes of the longest magic number that [`decompress`] looks for.
 const MAGIC_BYTES: usize = 6;
@@ -16,13 +12,9 @@ const MAGIC_BYTES: usize = 6;
 const ZSTD_WINDOW_LOG: u32 = 27;
 const XZ_MEMORY_BYTES: u64 = 130 * 1024 * 1024;
 
-/// How often we look whether we are asked to end, while nothing comes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Unpacks the tar in `file`, which may be a pipe, into the directory `place`, which is made. Owners are not kept: COPY
-/// ignores them.
-pub(super) fn unpack(file: File, place: &Path, stop: &Stop) -> io::Result<()> {
-    let mut stream = BufReader::new(UntilStopped { file, stop });
+/// Unpacks a tar into the directory `place`, which is made. Owners are not kept: COPY ignores them.
+pub(super) fn unpack(tar: impl Read, place: &Path) -> io::Result<()> {
+    let mut stream = BufReader::new(tar);
     if stream.fill_buf()?.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "there is nothing in it"));
     }
@@ -32,26 +24,6 @@ pub(super) fn unpack(file: File, place: &Path, stop: &Stop) -> io::Result<()> {
     archive.set_preserve_mtime(true);
     archive.set_overwrite(true);
     archive.unpack(place)
-}
-
-/// A file, perhaps a pipe that somebody fills slowly or never.
-struct UntilStopped<'a> {
-    file: File,
-    stop: &'a Stop,
-}
-
-impl Read for UntilStopped<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let interval = event::Timespec::try_from(LOOK_INTERVAL).ok();
-        loop {
-            self.stop.check()?;
-            match event::poll(&mut [event::PollFd::new(&self.file, event::PollFlags::IN)], interval.as_ref()) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return self.file.read(buffer),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
 }
 
 /// The plain bytes of `stream`, which may be compressed with gzip, bzip2, xz or zstd; its first bytes tell how.

@@ -17,6 +17,7 @@ mod records;
 mod regular;
 pub mod signals;
 mod stop;
+mod until_stopped;
 
 pub use memory::{give_large_memory_back, memory_limit_bytes};
 pub use nix;
@@ -28,3 +29,4 @@ pub use rustix::io::{Errno, ioctl_fionread as bytes_waiting, read};
 pub use rustix::thread;
 pub use rustix::time;
 pub use stop::{Stop, Stopped};
+pub use until_stopped::UntilStopped;

@@ -96,8 +96,8 @@ fn where_a_dockerfile_is_looked_for() {
             move || std::fs::write(fifo, said)
         });
         let (fine, told) = check(Some(&format!("--dockerfile={}", fifo.display())), "");
-        writer.join().expect("it ends").expect("written");
         assert!(fine == is_fine && told.contains("COPPY") != is_fine, "{told}");
+        writer.join().expect("it ends").expect("written");
     }
 }
 

@@ -210,9 +210,9 @@ fn a_command_that_takes_too_long_is_ended() {
     for (home, mut command) in
         [(&root, machine.as_root(&root)), (&user, machine.as_user(&user, Some(&machine.path("ids"))))]
     {
-        let ended = build(&mut command, &world, &context, &["--run-timeout=2s"]);
+        let ended = build(&mut command, &world, &context, &["--run-timeout=5s"]);
         assert_eq!((ended.code, &*ended.stdout), (Some(124), "begun\ntold\n"), "{}", ended.stderr);
-        assert!(ended.stderr.contains("the command was ended after 2s"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("the command was ended after 5s"), "{}", ended.stderr);
         assert_eq!(processes_with(&word), Vec::<String>::new(), "{}", ended.stderr);
         assert_nothing_left(home);
     }

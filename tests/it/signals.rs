@@ -286,21 +286,14 @@ fn while_a_silent_registry_takes_the_image() {
 fn when_a_command_takes_too_long() {
     let Some(world) = World::with_busybox() else { return };
     let base = format!("{}/library/busybox:base", world.registry.host());
-    let seconds = FOR_EVER.as_secs();
-    let flags = [&TO_FILES[..], &["--run-timeout=2s"]].concat();
-    for (name, script) in [
-        ("limit-run", format!("echo begun; exec sleep {seconds}")),
-        ("limit-run-told", format!("trap 'echo told; exit 0' TERM; echo begun; sleep {seconds} & wait")),
-    ] {
-        let dockerfile = format!("FROM {base}\nRUN sleep 1\nRUN sleep 1.5\nRUN {script}\nRUN echo not reached\n");
-        let log = Trial::new(&world, name).end(OUT_OF_TIME, &dockerfile, &flags, |_| {});
-        let lines: Vec<&str> = log.lines().collect();
-        assert!(lines.contains(&"begun") && !lines.contains(&"not reached"), "{name}: {log}");
-        assert_eq!(lines.contains(&"told"), name == "limit-run-told", "{name}: {log}");
-        assert!(log.contains("the command was ended after 2s"), "{name}: {log}");
-        assert!(log.contains("dockerfile line 4: RUN "), "{name}: {log}");
-        assert!(log.contains("hint: --run-timeout"), "{name}: {log}");
-    }
+    let script = format!("trap 'echo told; exit 0' TERM; echo begun; sleep {} & wait", FOR_EVER.as_secs());
+    let dockerfile = format!("FROM {base}\nRUN sleep 3\nRUN sleep 3\nRUN {script}\nRUN echo not reached\n");
+    let flags = [&TO_FILES[..], &["--run-timeout=5s"]].concat();
+    let log = Trial::new(&world, "limit-run").end(OUT_OF_TIME, &dockerfile, &flags, |_| {});
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.contains(&"begun") && lines.contains(&"told") && !lines.contains(&"not reached"), "{log}");
+    assert!(log.contains("dockerfile line 4: RUN ") && log.contains("the command was ended after 5s"), "{log}");
+    assert!(log.contains("hint: --run-timeout"), "{log}");
 }
 
 #[test]
@@ -308,13 +301,21 @@ fn when_the_build_takes_too_long() {
     let Some(world) = World::with_busybox() else { return };
     let base = format!("{}/library/busybox:base", world.registry.host());
     let server = registry(vec![7; 100_000], Ending::SilentAfter(50_000, FOR_EVER));
-    let flags = [&TO_FILES[..], &["--build-timeout=3s", "--run-timeout=1h"]].concat();
-    for (name, dockerfile) in [
-        ("limit-pull", format!("FROM {}/app:1\nRUN true\n", server.host())),
-        ("limit-build", format!("FROM {base}\nRUN exec sleep {}\nRUN echo not reached\n", FOR_EVER.as_secs())),
+    let pull = format!("FROM {}/app:1\nRUN true\n", server.host());
+    let run = format!("FROM {base}\nRUN echo begun; exec sleep {}\nRUN echo not reached\n", FOR_EVER.as_secs());
+    for (name, dockerfile, limit, flag) in [
+        ("limit-dockerfile", "", "--build-timeout=3s", "--dockerfile=/context/fifo"),
+        ("limit-context", "", "--build-timeout=3s", "--context=tar:///context/fifo"),
+        ("limit-pull", &*pull, "--build-timeout=5s", "--run-timeout=1h"),
+        ("limit-build", &*run, "--build-timeout=10s", "--run-timeout=1h"),
     ] {
-        let log = Trial::new(&world, name).end(OUT_OF_TIME, &dockerfile, &flags, |_| {});
-        assert!(!log.lines().any(|line| line == "not reached"), "{name}: {log}");
+        let trial = Trial::new(&world, name);
+        let fifo = trial.place.join("context/fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, fifo, rustix::fs::Mode::RWXU).expect("created");
+        let log = trial.end(OUT_OF_TIME, dockerfile, &[&TO_FILES[..], &[limit, flag]].concat(), |_| {});
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!(lines.contains(&"begun"), name == "limit-build", "{name}: {log}");
+        assert!(!lines.contains(&"not reached"), "{name}: {log}");
         assert!(log.contains("stopped by the time limit of the build"), "{name}: {log}");
         assert!(log.contains("hint: --build-timeout"), "{name}: {log}");
     }
