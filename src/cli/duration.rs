@@ -6,7 +6,8 @@ use crate::dockerfile::parse_duration;
 
 /// Gives back a text that is a duration, be it negative.
 pub(super) fn checked(text: &str) -> Result<String, String> {
-    parse(text.strip_prefix('-').unwrap_or(text)).map(|_| text.to_owned())
+    let unsigned = text.strip_prefix('-').filter(|rest| !rest.starts_with('+'));
+    parse(unsigned.unwrap_or(text)).map(|_| text.to_owned())
 }
 
 /// How long something may take; 0 stands for as long as it likes.
@@ -25,7 +26,7 @@ mod tests {
             assert_eq!(checked(good).as_deref(), Ok(good));
             assert_eq!(parse(good).is_ok(), !good.starts_with('-'), "{good}");
         }
-        for bad in ["", "-", "336", "h", "1d", "1h30", "1.2.3s", ".s", "1 h"] {
+        for bad in ["", "-", "336", "h", "1d", "1h30", "1.2.3s", ".s", "1 h", "-+5m"] {
             assert!(checked(bad).is_err() && parse(bad).is_err(), "{bad}");
         }
         assert_eq!(parse("1h0m1.5s"), Ok(Duration::from_millis(3_601_500)));

@@ -41,10 +41,11 @@ fn refusal_detail(body: &[u8]) -> String {
         #[serde(default)]
         message: String,
     }
+    let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     if let Ok(Errors { errors }) = serde_json::from_slice(body) {
-        return errors.iter().map(|error| format!(": {} {}", error.code, error.message)).collect();
+        return errors.iter().map(|error| printable(&format!(": {} {}", error.code, error.message))).collect();
     }
-    let text: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect();
+    let text: String = printable(&String::from_utf8_lossy(body)).chars().take(200).collect();
     if text.trim().is_empty() || text.trim_start().starts_with('<') {
         String::new()
     } else {
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn refusals_in_the_registry_s_words() {
-        let spoken = br#"{"errors":[{"code":"DENIED","message":"no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
+        let spoken = br#"{"errors":[{"code":"DENIED","message":"n\\no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
         assert_eq!(refusal_detail(spoken), ": DENIED no: UNKNOWN ");
         assert_eq!(refusal_detail(b"too many\n"), ": too many");
         assert_eq!(refusal_detail(b"<html>"), "");

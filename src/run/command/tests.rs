@@ -373,32 +373,26 @@ fn a_second_signal_has_no_patience() {
 #[test]
 fn a_command_that_takes_too_long_is_ended() {
     let trial = trial();
-    let limit = Duration::from_millis(300);
-    let within = |script: &str| trial.run(&Command { time_limit: Some(limit), ..trial.shell(script) });
-    for script in ["sleep 1000 & wait", "trap 'echo told >told; exit 0' TERM; while :; do sleep 0.01; done"] {
-        let error = within(script).expect_err("it takes too long");
-        assert!(matches!(error, Error::OutOfTime { .. }), "{error}");
-        assert_eq!(error.exit_code(), 124);
-        assert_eq!(error.to_string(), "the command was ended after 300ms, which is all that it may take");
-    }
+    let within = |limit, script: &str| trial.run(&Command { time_limit: Some(limit), ..trial.shell(script) });
+    assert_eq!(within(PATIENCE, "exit 3").expect("in time"), Exit::Code(3));
+    let limit = Duration::from_secs(2);
+    let error = within(limit, "trap 'echo told >told; exit 0' TERM; while :; do sleep 0.01; done");
+    let error = error.expect_err("it takes too long");
+    assert!(matches!(error, Error::OutOfTime { .. }), "{error}");
+    assert_eq!(error.exit_code(), 124);
+    assert_eq!(error.to_string(), "the command was ended after 2s, which is all that it may take");
     assert_eq!(trial.read("told"), "told\n", "it could end as it wanted");
     let begun = Instant::now();
-    let deaf = within("trap '' TERM; for turn in $(seq 100000); do sleep 0.01; done").expect_err("it takes too long");
+    let deaf = within(limit, "trap '' TERM; while :; do sleep 0.01; done").expect_err("it takes too long");
     assert!(matches!(deaf, Error::OutOfTime { .. }), "{deaf}");
-    assert!(begun.elapsed() < PATIENCE, "whoever is deaf is killed");
-    assert_eq!(within("exit 3").expect("in time"), Exit::Code(3));
-    assert_eq!(
-        trial.run(&trial.shell("sleep 1.5")).expect("run"),
-        Exit::Code(0),
-        "others have all the time that they want"
-    );
+    assert!(begun.elapsed() > Duration::from_secs(10), "it had a while to end by itself, and was killed");
     assert_eq!(trial.supervisor.was_stopped(), None);
 }
 
 #[test]
 fn the_end_of_all_time_ends_the_command() {
-    let trial = trial_within(Some(Duration::from_millis(300)));
-    let exit = trial.run(&trial.shell("trap 'exit 7' TERM; for turn in $(seq 100000); do sleep 0.01; done"));
+    let trial = trial_within(Some(Duration::from_secs(2)));
+    let exit = trial.run(&trial.shell("trap 'exit 7' TERM; while :; do sleep 0.01; done"));
     assert_eq!(exit.expect("run"), Exit::Code(7), "it could end as it wanted");
     assert_eq!(trial.told_to_stop(), Ok(StopReason::OutOfTime));
     let refused = trial.run(&command(&["true"])).expect_err("no command starts any more");

@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Sends `signal` to the process groups of the running commands.
-    pub(super) fn forward(&self, signal: process::Signal) {
+    fn forward(&self, signal: process::Signal) {
         self.lock().iter().for_each(|running| running.send(signal));
     }
 
@@ -111,8 +111,9 @@ impl State {
         if !has_ended_child() {
             return;
         }
-        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
+        // in this order: what a command left that began after this list is not in it
         let Ok(all) = processes::all() else { return };
+        let leader = self.lock().iter().map(|running| running.leader).find(|leader| leader.kin == Kin::AllOfOurs);
         let mut orphans = processes::adopted(&all, ourselves());
         orphans.extend(leader.iter().flat_map(|leader| processes::of_command(&all, ourselves(), *leader)));
         let is_of_leader = |process: &Process| leader.is_some_and(|leader| leader.pid == process.pid);

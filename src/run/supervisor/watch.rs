@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::state::State;
 use super::{GRACE, HANG_UP, StopReason};
-use crate::sys::{Errno, event, process};
+use crate::sys::{Errno, event};
 
 /// How often orphans that have ended are reaped.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl<F: FnOnce(StopReason)> Watch<F> {
                 self.stop(StopReason::OutOfTime);
             }
             if self.kill_at.take_if(is_over).is_some() {
-                self.state.forward(process::Signal::KILL);
+                self.state.give_up();
             }
             self.state.end_overdue();
             self.state.reap_orphans();
