@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn refusals_in_the_registry_s_words() {
-        let spoken = br#"{"errors":[{"code":"DENIED","message":"n\\no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
+        let spoken = br#"{"errors":[{"code":"DENIED","message":"n\no","detail":{"x":1}},{"code":"UNKNOWN"}]}"#;
         assert_eq!(refusal_detail(spoken), ": DENIED no: UNKNOWN ");
         assert_eq!(refusal_detail(b"too many\n"), ": too many");
         assert_eq!(refusal_detail(b"<html>"), "");
