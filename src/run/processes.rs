@@ -152,17 +152,13 @@ mod tests {
         assert_eq!(one(i32::MAX).expect("read"), None);
     }
 
+    /// One whose session has one group.
+    fn process(pid: i32, parent: i32, session: i32, started: u64) -> Process {
+        Process { pid, name: String::new(), is_zombie: false, parent, group: session, session, started }
+    }
+
     #[test]
     fn only_the_commands_own() {
-        let process = |pid, parent, session, started| Process {
-            pid,
-            name: String::new(),
-            is_zombie: false,
-            parent,
-            group: session,
-            session,
-            started,
-        };
         let all = [
             process(1, 0, 1, 10),   // we, the container's first process
             process(20, 1, 20, 50), // the command
@@ -182,24 +178,15 @@ mod tests {
 
     #[test]
     fn commands_beside_each_other() {
-        let process = |pid, parent, session| Process {
-            pid,
-            name: String::new(),
-            is_zombie: false,
-            parent,
-            group: session,
-            session,
-            started: 50,
-        };
         let all = [
-            process(1, 0, 1),
-            process(20, 1, 20),
-            process(21, 20, 20),
-            process(22, 21, 22), // of its own session, and yet the first one's
-            process(30, 1, 30),
-            process(31, 1, 30), // its parent was killed
-            process(32, 31, 32),
-            process(40, 1, 1), // a credential helper of ours
+            process(1, 0, 1, 50),
+            process(20, 1, 20, 50),
+            process(21, 20, 20, 50),
+            process(22, 21, 22, 50), // of its own session, and yet the first one's
+            process(30, 1, 30, 50),
+            process(31, 1, 30, 50), // its parent was killed
+            process(32, 31, 32, 50),
+            process(40, 1, 1, 50), // a credential helper of ours
         ];
         for (pid, its) in [(20, vec![20, 21, 22]), (30, vec![30, 31, 32]), (50, vec![])] {
             let found = of_command(&all, 1, Leader { pid, started: 50, kin: Kin::ItsSession });
@@ -209,22 +196,13 @@ mod tests {
 
     #[test]
     fn whom_we_did_not_start() {
-        let process = |pid, parent, group| Process {
-            pid,
-            name: String::new(),
-            is_zombie: true,
-            parent,
-            group,
-            session: 1,
-            started: 50,
-        };
         let all = [
-            process(5, 1, 4),    // we
-            process(20, 5, 20),  // a command, or a helper
-            process(21, 20, 20), // its parent is still there
-            process(22, 5, 20),  // its parent is not
-            process(23, 5, 4),   // a program that is waited for
-            process(24, 1, 20),  // somebody else's
+            process(5, 1, 4, 50),    // we
+            process(20, 5, 20, 50),  // a command, or a helper
+            process(21, 20, 20, 50), // its parent is still there
+            process(22, 5, 20, 50),  // its parent is not
+            process(23, 5, 4, 50),   // a program that is waited for
+            process(24, 1, 20, 50),  // somebody else's
         ];
         assert_eq!(adopted(&all, 5).iter().map(|process| process.pid).collect::<Vec<_>>(), [22]);
     }
