@@ -7,6 +7,8 @@
 //! started it was killed.
 
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
@@ -57,6 +59,17 @@ static MAKING_EXECUTOR_IMAGE: Mutex<()> = Mutex::new(());
 /// takes for there to its end, and fails with `layer not known` where the layer went with another image meanwhile.
 static IMAGES: RwLock<()> = RwLock::new(());
 
+/// Empties the engine's folder if it is another's, copied: podman goes by the paths in its database, and would mix both.
+fn forget_if_copied(home: &Path) -> io::Result<()> {
+    let note = home.join("place");
+    if fs::read(&note).is_ok_and(|place| place == home.as_os_str().as_bytes()) {
+        return Ok(());
+    }
+    fs::remove_dir_all(home)?;
+    fs::create_dir(home)?;
+    fs::write(note, home.as_os_str().as_bytes())
+}
+
 /// An engine that starts containers here.
 pub struct Podman {
     containers_conf: PathBuf,
@@ -77,6 +90,7 @@ impl Podman {
             return Err("containers with an overlay root are made as root".into());
         }
         let home = folder("podman");
+        forget_if_copied(&home).map_err(|error| format!("{}: {error}", home.display()))?;
         let (state, ids) = (home.join("state"), home.join("subordinate-ids"));
         for directory in [Path::new(STATE), &state] {
             fs::create_dir_all(directory).map_err(|error| error.to_string())?;
