@@ -12,7 +12,7 @@ use crate::oci::Reference;
 use crate::rootfs;
 use crate::rootfs::pristine::Refusal;
 use crate::rootfs::users::UnknownAccount;
-use crate::run::StopReason;
+use crate::run::{Exit, StopReason};
 use crate::tree::ImagePath;
 use crate::{blobs, context, http, image, layer, registry, run, snapshot};
 
@@ -258,11 +258,10 @@ impl Error {
 
     /// What the process exits with: RUN's own code, 128 and the signal that ended RUN or us, 124 for what took too long, else 1.
     pub fn exit_code(&self) -> u8 {
-        let signal = |number: &i32| u8::try_from(128 + number).unwrap_or(1);
         match self {
             Error::Step { source: StepError::ExitCode(code), .. } => *code,
             Error::Step { source: StepError::Run(error), .. } => error.exit_code(),
-            Error::Step { source: StepError::Signal(number), .. } => signal(number),
+            Error::Step { source: StepError::Signal(number), .. } => Exit::Signal(*number).code(),
             Error::Stopped(reason) => reason.exit_code(),
             _ => 1,
         }
