@@ -41,6 +41,7 @@ pub use planner::{PlanError, PlanFault, Wishes, plan};
 pub use request::{
     ContextSource, DockerfilePlace, Isolation, Listeners, NamedContext, NamedSource, Output, Request, SnapshotSettings,
 };
+pub use text::MOST_DOCKERFILE_BYTES;
 pub use variables::{GlobalScope, StageScope};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,16 +1,16 @@
 //! Where the Dockerfile is, and what it says.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::request::DockerfilePlace;
 use crate::context::Context;
 use crate::http::{self, Address, FilePlace};
-use crate::sys::{Stop, UntilStopped};
+use crate::sys::{Stop, UntilStopped, read_at_most};
 
 /// Nobody writes one of this size; a server that sends on and on is no server of Dockerfiles.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
+pub const MOST_DOCKERFILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a Dockerfile is called that nobody has named, the first that is there.
 const USUAL_NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
@@ -31,6 +31,7 @@ impl Text {
 /// What is not in the context: a path on this machine (kaniko's order: the current directory goes first), standard input.
 /// Either may be a pipe, which is waited for until `stop` is asked.
 pub(super) fn beside_context(place: &DockerfilePlace, stop: &Stop) -> Result<Option<Text>, Error> {
+    let whole = |file| read_at_most(file, MOST_DOCKERFILE_BYTES);
     let path = match place {
         DockerfilePlace::Usual => Path::new(USUAL_NAMES[0]),
         DockerfilePlace::Named(FilePlace::Path(path)) => path,
@@ -45,15 +46,6 @@ pub(super) fn beside_context(place: &DockerfilePlace, stop: &Stop) -> Result<Opt
         Ok(bytes) => Ok(Some(Text { bytes, path: Some(path.to_path_buf()) })),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(Error::ReadDockerfile { path: path.to_path_buf(), source }),
-    }
-}
-
-fn whole(file: UntilStopped<'_>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MOST_BYTES {
-        true => Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes"))),
-        false => Ok(bytes),
     }
 }
 
@@ -73,6 +65,6 @@ pub(super) fn in_context(place: &DockerfilePlace, context: &Context) -> Result<T
 
 /// What a server has.
 pub(super) fn at_address(address: &Address, http: &http::Client) -> Result<Text, Error> {
-    let fetched = http.fetch(address, MOST_BYTES);
+    let fetched = http.fetch(address, MOST_DOCKERFILE_BYTES);
     fetched.map(Text::alone).map_err(|source| Error::FetchDockerfile { source })
 }

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use clap::error::{ContextKind, ContextValue};
 
 use super::{Error, flags};
-use crate::build::{self, ContextSource, DockerfilePlace, Request, StepError};
+use crate::build::{self, ContextSource, DockerfilePlace, MOST_DOCKERFILE_BYTES, Request, StepError};
 use crate::context;
 use crate::dockerfile;
 use crate::http::{FilePlace, TlsFault};
@@ -66,9 +66,6 @@ impl fmt::Display for Failure {
 /// What kaniko's errors begin with.
 pub(super) const BUILDING: &str = "error building image: ";
 
-/// The longest Dockerfile of which lines are shown.
-const EXCERPTED_BYTES: u64 = 16 * 1024 * 1024;
-
 /// The Dockerfile, where it can be read as easily as by its author, and again: a pipe has given what it had.
 fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
     let dockerfile = match &request.dockerfile {
@@ -84,7 +81,7 @@ fn dockerfile_text(request: &Request) -> Option<Vec<u8>> {
         ContextSource::Tar(_) | ContextSource::TarStdin | ContextSource::Repository(_) => None,
     };
     let places = [Some(dockerfile.to_path_buf()), in_context];
-    places.into_iter().flatten().find_map(|path| read_regular(&path, EXCERPTED_BYTES).ok())
+    places.into_iter().flatten().find_map(|path| read_regular(&path, MOST_DOCKERFILE_BYTES).ok())
 }
 
 /// The text of an error of the command line: what is wrong, what to do instead, and the usage.

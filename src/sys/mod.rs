@@ -22,7 +22,7 @@ mod until_stopped;
 pub use memory::{give_large_memory_back, memory_limit_bytes};
 pub use nix;
 pub use records::Malformed;
-pub use regular::{open_regular, read_regular};
+pub use regular::{open_regular, read_at_most, read_regular};
 pub use rustix::event;
 pub use rustix::fs;
 pub use rustix::io::{Errno, ioctl_fionread as bytes_waiting, read};

@@ -20,8 +20,13 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 
 /// All of such a file, which may have `limit_bytes` and no more.
 pub fn read_regular(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, limit_bytes)
+}
+
+/// All that comes, which may be `limit_bytes` and no more.
+pub fn read_at_most(from: impl Read, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_regular(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+    from.take(limit_bytes + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit_bytes {
         true => Err(io::Error::other(format!("it has more than {limit_bytes} bytes"))),
         false => Ok(bytes),
